@@ -1,0 +1,1 @@
+"""CUDA sources, read with `importlib.resources.files("gpu_eval.kernels")`."""
