@@ -1,0 +1,51 @@
+"""Scores a whole test split of segmentation predictions.
+
+    import gpu_eval
+    run = gpu_eval.score("gt.tar", "preds/", out="runs/mymodel")
+    run.miou(level=3), run.classes, run.sql("SELECT ...")
+
+Submodules load on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpu_eval.api import ConfusionMeter, Progress, confusion_matrix, open_run, score
+    from gpu_eval.errors import GpuEvalError
+    from gpu_eval.labels import LabelSpace, load_labels
+    from gpu_eval.report.run import Run
+    from gpu_eval.version import __version__
+
+__all__ = [
+    "ConfusionMeter",
+    "GpuEvalError",
+    "LabelSpace",
+    "Progress",
+    "Run",
+    "__version__",
+    "confusion_matrix",
+    "load_labels",
+    "open_run",
+    "score",
+]
+
+_HOMES = {
+    "GpuEvalError": "errors",
+    "LabelSpace": "labels",
+    "Run": "report.run",
+    "__version__": "version",
+    "load_labels": "labels",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"gpu_eval.{_HOMES.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

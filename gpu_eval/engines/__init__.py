@@ -1,0 +1,1 @@
+"""Engines: encoded label maps in, one confusion matrix per image out."""

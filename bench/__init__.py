@@ -1,0 +1,1 @@
+"""Benchmarks of gpu-eval against its rivals; `python -m bench --help`. Needs `pip install '.[bench]'`."""

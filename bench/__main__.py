@@ -1,0 +1,40 @@
+"""`python -m bench cpu | memory | startup`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench import commands, cpu
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    subparsers = parser.add_subparsers(required=True, metavar="command")
+
+    command = subparsers.add_parser("cpu", help="ms per pair on one core, against the rivals")
+    command.add_argument("--pairs", type=int, default=48)
+    command.add_argument("--repeat", type=int, default=5)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--writer", choices=["pillow", "opencv", "both"], default="both")
+    command.add_argument("--out", type=Path, default=Path("bench/results/cpu.json"))
+    command.set_defaults(
+        run=lambda a: cpu.run(pairs=a.pairs, repeat=a.repeat, seed=a.seed, writer=a.writer, out=a.out)
+    )
+
+    command = subparsers.add_parser("memory", help="peak memory of the whole command on a large split")
+    command.add_argument("--pairs", type=int, default=4000)
+    command.add_argument("--out", type=Path, default=None)
+    command.set_defaults(run=lambda a: commands.memory(pairs=a.pairs, out=a.out))
+
+    command = subparsers.add_parser("startup", help="wall time of the whole command on little work")
+    command.add_argument("--runs", type=int, default=7)
+    command.add_argument("--out", type=Path, default=None)
+    command.set_defaults(run=lambda a: commands.startup(runs=a.runs, out=a.out))
+
+    arguments = parser.parse_args()
+    return int(arguments.run(arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,471 @@
+"""The CPU engine: libdeflate and the Numba kernels, threads over pairs.
+
+A thread takes a few pairs at a time, reads their files into its own buffers, and spends the rest of
+the time in kernels that hold no lock. Nothing is allocated per image once the buffers have grown to
+the largest map seen: page faults cost more than inflating.
+
+Whatever the kernels do not take (16-bit, interlaced, packed palettes) or stumble over goes to
+`inputs.png`, the readable decoder, which either returns the pixels or knows what is wrong with them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from queue import SimpleQueue
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_eval.engines import cpu_kernels as kernels
+from gpu_eval.engines.engine import Confusion, ImageResult, ScoreTask
+from gpu_eval.engines.simd import PAD
+from gpu_eval.errors import EngineUnavailable, InputError, LabelOutOfRange, MissingPrediction
+from gpu_eval.inputs import nearest, png
+from gpu_eval.inputs.pairs import Pair
+from gpu_eval.inputs.sources import Entry, Source
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+# Pairs a thread takes at a time: enough to make Python's part small, few enough to share the end evenly.
+PAIRS_PER_TURN = 8
+
+# Relative difference of aspect ratios that earns a warning. 858x480 for 16:9 differs by 0.5 %.
+ASPECT_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class _Libdeflate:
+    """Addresses of libdeflate's functions inside the `deflate` wheel, for calls from Numba."""
+
+    library: ctypes.CDLL
+    crc32: int
+    decompress: int
+
+    def new_decompressor(self) -> int:
+        return int(self.library.libdeflate_alloc_decompressor())
+
+    def free_decompressor(self, decompressor: int) -> None:
+        self.library.libdeflate_free_decompressor(decompressor)
+
+
+@cache
+def _libdeflate() -> _Libdeflate:
+    """Raises EngineUnavailable where the wheel hides the symbols of its libdeflate."""
+    import deflate
+
+    extension = deflate._deflate.__file__
+    library = ctypes.CDLL(extension)
+    try:
+        library.libdeflate_alloc_decompressor.restype = ctypes.c_void_p
+        library.libdeflate_alloc_decompressor.argtypes = []
+        library.libdeflate_free_decompressor.restype = None
+        library.libdeflate_free_decompressor.argtypes = [ctypes.c_void_p]
+        crc32, decompress = library.libdeflate_crc32, library.libdeflate_zlib_decompress
+    except AttributeError as error:
+        raise EngineUnavailable(
+            "the CPU engine cannot reach libdeflate",
+            file=extension,
+            found=str(error),
+            expected="exported libdeflate_* functions, as in the Linux and macOS wheels of `deflate`",
+            fix="install the `deflate` wheel from PyPI instead of building it with hidden symbols",
+        ) from error
+    return _Libdeflate(
+        library, *(int(ctypes.cast(f, ctypes.c_void_p).value or 0) for f in (crc32, decompress))
+    )
+
+
+def available() -> tuple[bool, str]:
+    """Whether the CPU engine serves here, and in what shape."""
+    try:
+        _libdeflate()
+    except EngineUnavailable as error:
+        return False, str(error)
+    return True, f"{available_cores()} cores, libdeflate {_deflate_version()}, Numba {_numba_version()}"
+
+
+def available_cores() -> int:
+    """Cores this process may run on (a container or a batch system may have given it fewer)."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+def _deflate_version() -> str:
+    from importlib.metadata import version
+
+    return version("deflate")
+
+
+def _numba_version() -> str:
+    from importlib.metadata import version
+
+    return version("numba")
+
+
+@dataclass
+class _Workspace:
+    """The buffers of one thread, all grown on demand and never shrunk."""
+
+    libdeflate: _Libdeflate
+    decompressor: int
+    gt_slab: Bytes = field(default_factory=lambda: np.zeros(1 << 20, np.uint8))
+    pred_slab: Bytes = field(default_factory=lambda: np.zeros(1 << 20, np.uint8))
+    payload: Bytes = field(default_factory=lambda: np.zeros(1 << 18, np.uint8))
+    gt_raw: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
+    pred_raw: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
+    rows: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
+    runs: Ints = field(default_factory=lambda: np.zeros((2, 2, 0), np.int64))
+
+    def fit_slabs(self, gt_bytes: int, pred_bytes: int) -> None:
+        self.gt_slab = _grown(self.gt_slab, gt_bytes)
+        self.pred_slab = _grown(self.pred_slab, pred_bytes)
+
+    def fit_maps(self, gt_raw: int, pred_raw: int, width: int, payload: int) -> None:
+        self.gt_raw = _grown(self.gt_raw, gt_raw)
+        self.pred_raw = _grown(self.pred_raw, pred_raw)
+        self.payload = _grown(self.payload, payload)
+        self.rows = _grown(self.rows, kernels.rows_size(width))
+        if self.runs.shape[2] < width + 2:
+            self.runs = np.zeros((2, 2, width + 2), np.int64)
+
+
+def _grown(buffer: Bytes, size: int) -> Bytes:
+    """A buffer with room for `size` bytes and the padding that the kernels read beyond them."""
+    return buffer if buffer.size >= size + PAD else np.zeros(size + size // 4 + PAD, np.uint8)
+
+
+@dataclass(frozen=True)
+class _Luts:
+    """The tables of a task in the kernels' form: int64, the gt table premultiplied."""
+
+    classes: int  # n_classes + 2
+    gt: Ints
+    pred: Ints
+
+
+@lru_cache(maxsize=256)
+def _weights(source: int, target: int) -> tuple[Ints, Ints, Ints]:
+    """Of one axis: source index per target position, target positions per source index, and their sums."""
+    table = nearest.index_table(source, target)
+    starts = np.array(nearest.starts(table, source), dtype=np.int64)
+    return table.astype(np.int64), np.diff(starts), starts
+
+
+class CpuEngine:
+    """Scores pairs on the CPU with `threads` threads (default: the cores this process may use)."""
+
+    name = "cpu"
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or available_cores()
+        self._libdeflate = _libdeflate()
+        self._workspaces: SimpleQueue[_Workspace] = SimpleQueue()
+        self._owned: list[_Workspace] = []
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def describe(self) -> str:
+        return f"{self.threads} threads; {available()[1]}"
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+        with self._lock:
+            for workspace in self._owned:
+                self._libdeflate.free_decompressor(workspace.decompressor)
+            self._owned.clear()
+            self._workspaces = SimpleQueue()
+
+    def score(
+        self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask
+    ) -> list[ImageResult]:
+        turns = [pairs[i : i + PAIRS_PER_TURN] for i in range(0, len(pairs), PAIRS_PER_TURN)]
+        if self.threads == 1 or len(turns) < 2:
+            return [result for turn in turns for result in self._score_turn(turn, gts, preds, task)]
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="gpu-eval")
+        futures: list[Future[list[ImageResult]]] = [
+            self._pool.submit(self._score_turn, turn, gts, preds, task) for turn in turns
+        ]
+        try:
+            return [result for future in futures for result in future.result()]
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def confusion(self, gt: Bytes, pred: Bytes, task: ScoreTask) -> Confusion:
+        luts = _luts(task)
+        cells = np.zeros(luts.classes**2, np.int64)
+        height, width = gt.shape
+        if height and width:
+            with self._workspace() as ws:
+                ws.fit_maps(0, 0, width, 0)
+                columns = np.arange(width + 1, dtype=np.int64)
+                gt, pred = np.require(gt, np.uint8, "CW"), np.require(pred, np.uint8, "CW")
+                kernels.count_arrays(gt, pred, columns, luts.gt, luts.pred, ws.rows, cells)
+        return cells.reshape(luts.classes, luts.classes)
+
+    @contextmanager
+    def _workspace(self) -> Iterator[_Workspace]:
+        if self._workspaces.empty():
+            workspace = _Workspace(self._libdeflate, self._libdeflate.new_decompressor())
+            with self._lock:
+                self._owned.append(workspace)
+        else:
+            workspace = self._workspaces.get()
+        try:
+            yield workspace
+        finally:
+            self._workspaces.put(workspace)
+
+    def _score_turn(
+        self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask
+    ) -> list[ImageResult]:
+        with self._workspace() as ws:
+            return _Turn(ws, pairs, gts, preds, task).run()
+
+
+def _luts(task: ScoreTask) -> _Luts:
+    classes = task.n_classes + 2
+    return _Luts(classes, task.gt_table.astype(np.int64) * classes, task.pred_table.astype(np.int64))
+
+
+class _Turn:
+    """A few pairs on their way through one workspace."""
+
+    def __init__(
+        self, ws: _Workspace, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask
+    ) -> None:
+        self.ws, self.pairs, self.task = ws, pairs, task
+        self.luts = _luts(task)
+        gt_entries = [pair.gt for pair in pairs]
+        pred_entries = [pair.pred for pair in pairs if pair.pred is not None]
+        ws.fit_slabs(sum(e.size for e in gt_entries), sum(e.size for e in pred_entries))
+        self.gts = _Side(ws, gts, gt_entries, ws.gt_slab)
+        self.preds = _Side(ws, preds, pred_entries, ws.pred_slab)
+
+    def run(self) -> list[ImageResult]:
+        results = []
+        pred_index = 0
+        for gt_index, pair in enumerate(self.pairs):
+            result = ImageResult()
+            try:
+                if pair.pred is None:
+                    raise MissingPrediction(
+                        "no prediction", file=pair.key, expected="one prediction per ground truth"
+                    )
+                self._score(result, gt_index, pred_index)
+            except InputError as error:
+                result.confusion, result.error = None, error
+                if self.task.void_on_error:
+                    self._score_as_void(result, gt_index)
+            pred_index += pair.pred is not None
+            results.append(result)
+        return results
+
+    def _score(self, result: ImageResult, gt: int, pred: int) -> None:
+        self.gts.raise_unreadable(gt)
+        self.preds.raise_unreadable(pred)
+        cells = np.zeros(self.luts.classes**2, np.int64)
+        if not self._score_simple(result, gt, pred, cells):
+            self._score_with_pillow(result, gt, pred, cells)
+        self._accept(result, cells, self.gts.name(gt), self.preds.name(pred))
+        result.warning = _aspect_warning(result)
+
+    def _score_simple(self, result: ImageResult, gt: int, pred: int, cells: Ints) -> bool:
+        """Count with the kernels. False if they do not take one of the maps, or stumble over it."""
+        gt_scan, pred_scan = self.gts.scans[gt], self.preds.scans[pred]
+        if not (gt_scan[kernels.SIMPLE] and pred_scan[kernels.SIMPLE]):
+            return False
+        gt_size = int(gt_scan[kernels.HEIGHT]), int(gt_scan[kernels.WIDTH])
+        pred_size = int(pred_scan[kernels.HEIGHT]), int(pred_scan[kernels.WIDTH])
+        gt_bytes, pred_bytes = _raw_size(gt_size), _raw_size(pred_size)
+        ws = self.ws
+        ws.fit_maps(
+            gt_bytes,
+            pred_bytes,
+            max(gt_size[1], pred_size[1]),
+            int(max(gt_scan[kernels.PAYLOAD], pred_scan[kernels.PAYLOAD])),
+        )
+        if not (
+            self.gts.inflate(gt, ws.gt_raw, gt_bytes) and self.preds.inflate(pred, ws.pred_raw, pred_bytes)
+        ):
+            return False
+        if self._count(ws.gt_raw, gt_size, ws.pred_raw, pred_size, cells) != kernels.OK:
+            cells[:] = 0
+            return False
+        result.gt_size, result.pred_size, result.decoder = gt_size, pred_size, "simd"
+        return True
+
+    def _count(
+        self, gt_raw: Bytes, gt_size: tuple[int, int], pred_raw: Bytes, pred_size: tuple[int, int], cells: Ints
+    ) -> int:
+        """Count two filtered maps at the task's resolution; returns a status of `cpu_kernels`."""
+        ws, luts = self.ws, self.luts
+        height, width = self.task.resolution or gt_size
+        gt_rows, row_weights, _ = _weights(gt_size[0], height)
+        _, _, gt_columns = _weights(gt_size[1], width)
+        if gt_size == pred_size:
+            return int(
+                kernels.count_pair(
+                    gt_raw, pred_raw, *gt_size, row_weights, gt_columns, luts.gt, luts.pred, ws.rows, cells
+                )
+            )
+        pred_rows, _, _ = _weights(pred_size[0], height)
+        _, _, pred_columns = _weights(pred_size[1], width)
+        return int(
+            kernels.count_resized(
+                gt_raw, *gt_size, gt_rows, gt_columns,
+                pred_raw, *pred_size, pred_rows, pred_columns,
+                luts.gt, luts.pred, ws.rows, ws.runs[0], ws.runs[1], cells,
+            )
+        )  # fmt: skip
+
+    def _score_with_pillow(self, result: ImageResult, gt: int, pred: int, cells: Ints) -> None:
+        gt_map, pred_map = self.gts.decode(gt), self.preds.decode(pred)
+        result.gt_size, result.pred_size, result.decoder = gt_map.shape, pred_map.shape, "pillow"
+        size = self.task.resolution or gt_map.shape
+        gt_classes = _resized(_classes(gt_map, self.task.gt_table, self.task.n_classes), size, gt_map.dtype)
+        pred_classes = _resized(_classes(pred_map, self.task.pred_table, self.task.n_classes), size, pred_map.dtype)
+        joint = gt_classes.astype(np.int64) * self.luts.classes + pred_classes
+        cells += np.bincount(joint.ravel(), minlength=cells.size)
+
+    def _score_as_void(self, result: ImageResult, gt: int) -> None:
+        """Count the gt against a prediction that is void everywhere; leaves the error that led here."""
+        try:
+            self.gts.raise_unreadable(gt)
+            gt_map = self.gts.decode(gt)
+        except InputError as error:
+            result.error = error  # without ground truth there is nothing to count
+            return
+        size = self.task.resolution or gt_map.shape
+        classes = _resized(_classes(gt_map, self.task.gt_table, self.task.n_classes), size, gt_map.dtype)
+        joint = np.zeros((self.luts.classes, self.luts.classes), np.int64)
+        joint[:, self.task.n_classes] = np.bincount(classes.ravel(), minlength=self.luts.classes)
+        result.gt_size, result.decoder = gt_map.shape, "pillow"
+        error = result.error
+        try:
+            self._accept(result, joint.ravel(), self.gts.name(gt), None)
+        except InputError as gt_error:
+            error = gt_error
+        result.error = error
+
+    def _accept(self, result: ImageResult, cells: Ints, gt_name: str, pred_name: str | None) -> None:
+        """Fold the cells outside the encodings into void, or refuse maps that are mostly outside."""
+        n = self.task.n_classes
+        joint = cells.reshape(n + 2, n + 2)
+        pixels = int(joint.sum())
+        result.gt_outside, result.pred_outside = int(joint[n + 1].sum()), int(joint[:, n + 1].sum())
+        for side, name, outside in (
+            (self.gts, gt_name, result.gt_outside),
+            (self.preds, pred_name, result.pred_outside),
+        ):
+            if name is not None and outside * 2 > pixels:
+                raise self._out_of_range(side, name, outside / pixels)
+        joint[n] += joint[n + 1]
+        joint[:, n] += joint[:, n + 1]
+        result.confusion = np.ascontiguousarray(joint[: n + 1, : n + 1])
+
+    def _out_of_range(self, side: _Side, name: str, share: float) -> LabelOutOfRange:
+        option = "--gt-encoding" if side is self.gts else "--pred-encoding"
+        values = side.decode_by_name(name)
+        histogram = np.bincount(np.minimum(values, 256).ravel(), minlength=257)
+        fits = {
+            encoding: float(histogram[:256][table <= self.task.n_classes].sum() / histogram.sum())
+            for encoding, table in self.task.encodings.items()
+        }
+        best = max(fits, key=lambda encoding: fits[encoding])
+        seen = np.flatnonzero(histogram)
+        listed = ", ".join(str(v) for v in seen[:12]) + (", ..." if seen.size > 12 else "")
+        return LabelOutOfRange(
+            "most pixels are neither a class nor void",
+            file=name,
+            found=f"{share:.0%} outside the encoding; values {listed}",
+            expected=f"a class 0..{self.task.n_classes - 1} or void after encoding",
+            fix=f"{option} {best} would fit {fits[best]:.0%} of the pixels" if fits[best] > 0.9 else None,
+        )
+
+
+class _Side:
+    """The files of one side of a turn: read, scanned, decoded on demand."""
+
+    def __init__(self, ws: _Workspace, source: Source, entries: Sequence[Entry], slab: Bytes) -> None:
+        self.ws, self.entries, self.slab = ws, entries, slab
+        self.offsets, self.errors = source.read_into(entries, slab)
+        self.scans = np.zeros((len(entries), kernels.SCAN_COLUMNS), np.int64)
+        kernels.scan(slab, self.offsets, png.MAX_PIXELS, ws.libdeflate.crc32, self.scans)
+
+    def name(self, index: int) -> str:
+        return self.entries[index].name
+
+    def raise_unreadable(self, index: int) -> None:
+        if index in self.errors:
+            raise self.errors[index]
+
+    def inflate(self, index: int, raw: Bytes, size: int) -> bool:
+        ws = self.ws
+        payload = self.scans[index, kernels.PAYLOAD]
+        status = kernels.inflate(
+            self.slab,
+            self.offsets[index],
+            payload,
+            ws.payload,
+            raw,
+            size,
+            ws.decompressor,
+            ws.libdeflate.decompress,
+        )
+        return bool(status == 0)
+
+    def decode(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        data = memoryview(self.slab)[self.offsets[index] : self.offsets[index + 1]]
+        return png.decode(data, self.name(index))
+
+    def decode_by_name(self, name: str) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        return self.decode([entry.name for entry in self.entries].index(name))
+
+
+def _raw_size(size: tuple[int, int]) -> int:
+    return size[0] * (size[1] + 1)
+
+
+def _classes(
+    values: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], table: npt.NDArray[np.uint16], n_classes: int
+) -> npt.NDArray[np.uint16]:
+    """Classes of raw values; values above 255, which only 16-bit maps have, are outside every encoding."""
+    if values.dtype == np.uint8:
+        return table[values]
+    outside = np.uint16(n_classes + 1)
+    return np.where(values < 256, table[np.minimum(values, 255)], outside)
+
+
+def _resized(
+    classes: npt.NDArray[np.uint16], size: tuple[int, int], dtype: np.dtype[np.unsignedinteger]
+) -> npt.NDArray[np.uint16]:
+    """Nearest-resized to (height, width). Pillow resizes 16-bit images by another rule: `nearest`."""
+    sixteen_bit = dtype == np.uint16
+    rows = nearest.index_table(classes.shape[0], size[0], sixteen_bit=sixteen_bit)
+    columns = nearest.index_table(classes.shape[1], size[1], sixteen_bit=sixteen_bit)
+    return classes[rows[:, None], columns[None, :]]
+
+
+def _aspect_warning(result: ImageResult) -> str | None:
+    assert result.gt_size is not None
+    assert result.pred_size is not None
+    (gt_height, gt_width), (pred_height, pred_width) = result.gt_size, result.pred_size
+    if abs(gt_width * pred_height / (pred_width * gt_height) - 1.0) <= ASPECT_TOLERANCE:
+        return None
+    return (
+        f"aspect ratio of the prediction ({pred_width}x{pred_height}) is not that of the "
+        f"ground truth ({gt_width}x{gt_height})"
+    )

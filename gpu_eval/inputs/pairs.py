@@ -1,0 +1,238 @@
+"""Which prediction belongs to which ground truth, and everything that is wrong with a split, in one pass."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from gpu_eval.errors import (
+    DuplicateFile,
+    EmptySplit,
+    ExtraPrediction,
+    InputError,
+    MissingPrediction,
+    UnreadableFile,
+)
+from gpu_eval.inputs.sources import Entry
+
+MAX_STRIPPED = 3  # leading folders that may be dropped on a side to make the keys meet
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image of the split; `pred` is None where the prediction is missing."""
+
+    key: str  # path without suffix, "17/024541"
+    drive: str  # folder part of the key, "17"; "" if none
+    gt: Entry
+    pred: Entry | None
+
+
+@dataclass(frozen=True)
+class Split:
+    """All pairs by key, what is wrong with them, and what was assumed to find them."""
+
+    pairs: tuple[Pair, ...]
+    problems: tuple[InputError, ...]
+    notes: tuple[str, ...]
+
+
+def pair_up(
+    gt_entries: Iterable[Entry],
+    pred_entries: Iterable[Entry],
+    *,
+    gt_suffix: str,
+    pred_suffix: str,
+    gt_location: str,
+    pred_location: str,
+    exclude: Sequence[str] = (),
+) -> Split:
+    """The split that two lists of files make: one pair per ground truth, sorted by key.
+
+    A key is a path without its suffix; keys that end with one of `exclude` are not label maps. Where no key
+    has a partner, folders that all files of a side share are dropped (archives often hold one top folder);
+    a note says so.
+
+    Raises
+        EmptySplit: no ground truth, or no prediction for any of them; names the endings that are there.
+    """
+    gt_files, pred_files = list(gt_entries), list(pred_entries)
+    gts, gt_problems = _by_key(gt_files, gt_suffix, gt_location, exclude)
+    preds, pred_problems = _by_key(pred_files, pred_suffix, pred_location, exclude)
+    if not gts:
+        raise _empty("ground truth", "--gt-suffix", gt_files, gt_suffix, gt_location, None)
+    if not preds:
+        better = _ending_that_meets(pred_files, gts)
+        raise _empty("prediction", "--pred-suffix", pred_files, pred_suffix, pred_location, better)
+    dropped = _folders_to_drop(gts, preds)
+    if dropped is None:
+        raise EmptySplit(
+            f"none of {len(preds)} predictions has the path of one of {len(gts)} ground truths",
+            file=pred_location,
+            found=f"such as {min(preds)}{pred_suffix}",
+            expected=f"such as {min(gts)}{pred_suffix}",
+            fix="name the folder that holds the drives, or rename the files"
+            + _suffix_hint("--pred-suffix", _ending_that_meets(pred_files, gts), pred_suffix),
+        )
+    gt_folder, pred_folder = dropped
+    notes = tuple(
+        f"{location}: the folder {folder.rstrip('/')!r}, which holds all files, was left out of the keys"
+        for location, folder in ((gt_location, gt_folder), (pred_location, pred_folder))
+        if folder
+    )
+    gts = {key[len(gt_folder) :]: entry for key, entry in gts.items()}
+    preds = {key[len(pred_folder) :]: entry for key, entry in preds.items()}
+
+    pairs = tuple(Pair(key, posixpath.dirname(key), gts[key], preds.get(key)) for key in sorted(gts))
+    missing = [f"{pred_folder}{pair.key}{pred_suffix}" for pair in pairs if pair.pred is None]
+    used = {pair.pred.name for pair in pairs if pair.pred is not None}
+    near = _near_names(missing, [entry.name for entry in pred_files if entry.name not in used])
+    problems: list[InputError] = [*gt_problems, *pred_problems]
+    problems += [
+        MissingPrediction(
+            "no prediction for this ground truth",
+            file=f"{pred_location}/{name}",
+            expected=name,
+            found=near.get(name),
+            fix=f"rename or move it to {name}" if name in near else None,
+        )
+        for name in missing
+    ]
+    problems += [
+        ExtraPrediction(
+            "no ground truth for this prediction",
+            file=f"{pred_location}/{preds[key].name}",
+            expected=f"{gt_folder}{key}{gt_suffix} in {gt_location}",
+        )
+        for key in sorted(preds.keys() - gts.keys())
+    ]
+    return Split(pairs, tuple(problems), notes)
+
+
+def _by_key(
+    entries: Sequence[Entry], suffix: str, location: str, exclude: Sequence[str]
+) -> tuple[dict[str, Entry], list[InputError]]:
+    """Label maps by key; of two files with one key the first is kept."""
+    found: dict[str, Entry] = {}
+    problems: list[InputError] = []
+    for entry in entries:
+        if not entry.name.endswith(suffix):
+            continue
+        key = entry.name.removesuffix(suffix)
+        if key.endswith(tuple(exclude)):
+            continue
+        if not _is_utf8(entry.name):
+            problems.append(
+                UnreadableFile(
+                    "the file name is not UTF-8",
+                    file=f"{location}/{entry.name.encode('utf-8', 'backslashreplace').decode()}",
+                    fix="rename the file",
+                )
+            )
+        elif key in found:
+            problems.append(
+                DuplicateFile(
+                    "two files claim this image; the first is kept",
+                    file=f"{location}/{entry.name}",
+                    found=f"{found[key].size} and {entry.size} bytes",
+                    expected="one file per image",
+                    fix="pack the archive again without the second one",
+                )
+            )
+        else:
+            found[key] = entry
+    return found, problems
+
+
+def _is_utf8(name: str) -> bool:
+    """False for names that the file system or an archive gave in another encoding."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _folders_to_drop(gts: Mapping[str, Entry], preds: Mapping[str, Entry]) -> tuple[str, str] | None:
+    """The shared leading folders ("" or "a/b/") to drop on each side so that keys meet; fewest first."""
+    gt_folders, pred_folders = _shared_folders(gts), _shared_folders(preds)
+    choices = product(range(len(gt_folders)), range(len(pred_folders)))
+    for gt_count, pred_count in sorted(choices, key=sum):
+        gt_folder, pred_folder = gt_folders[gt_count], pred_folders[pred_count]
+        if any(pred_folder + key[len(gt_folder) :] in preds for key in gts):
+            return gt_folder, pred_folder
+    return None
+
+
+def _shared_folders(keys: Iterable[str]) -> list[str]:
+    """The leading folders that all keys share: ["", "a/", "a/b/"], at most MAX_STRIPPED deep."""
+    keys = list(keys)
+    # What the smallest and the largest string share, all strings between them share too.
+    low, high = min(keys).split("/")[:-1], max(keys).split("/")[:-1]
+    folders = [""]
+    for one, other in zip(low[:MAX_STRIPPED], high[:MAX_STRIPPED], strict=False):
+        if one != other:
+            break
+        folders.append(f"{folders[-1]}{one}/")
+    return folders
+
+
+def _empty(
+    what: str, option: str, entries: Sequence[Entry], suffix: str, location: str, better: str | None
+) -> EmptySplit:
+    if not entries:
+        return EmptySplit(f"no {what}: there are no files at all", file=location, expected=f"*{suffix}")
+    endings = Counter(_ending(entry.name) for entry in entries).most_common(4)
+    if better is None and what == "ground truth":
+        better = endings[0][0]
+    return EmptySplit(
+        f"no {what} among {len(entries)} files",
+        file=location,
+        found="files that end with " + ", ".join(f"{ending} ({count})" for ending, count in endings),
+        expected=f"*{suffix}",
+        fix=f"give the right folder{_suffix_hint(option, better, suffix)}",
+    )
+
+
+def _suffix_hint(option: str, ending: str | None, suffix: str) -> str:
+    return f", or {option} {ending}" if ending is not None and ending != suffix else ""
+
+
+def _ending(name: str) -> str:
+    """What a file name has in common with its neighbours: "_gtFine.png" of "17/frame_0001_gtFine.png"."""
+    stem, extension = posixpath.splitext(posixpath.basename(name))
+    words = stem.split("_")
+    first = len(words)
+    while first > 1 and words[first - 1] and not words[first - 1].isdigit():
+        first -= 1
+    return "".join(f"_{word}" for word in words[first:]) + extension or "(nothing)"
+
+
+def _ending_that_meets(entries: Sequence[Entry], gts: Mapping[str, Entry]) -> str | None:
+    """The ending most predictions have after the key of a ground truth; None if none starts with one."""
+    bases = {posixpath.basename(key) for key in gts}
+    endings: Counter[str] = Counter()
+    for entry in entries:
+        base = posixpath.basename(entry.name)
+        cut = next((cut for cut in range(len(base) - 1, 0, -1) if base[:cut] in bases), None)
+        if cut is not None:
+            endings[base[cut:]] += 1
+    return endings.most_common(1)[0][0] if endings else None
+
+
+def _near_names(missing: Sequence[str], unused: Sequence[str]) -> dict[str, str]:
+    """For missing predictions, an unused file that differs in case only, or lies in another folder."""
+    if not missing:
+        return {}
+    same_but_case: dict[str, str] = {}
+    same_base: defaultdict[str, list[str]] = defaultdict(list)
+    for name in unused:
+        same_but_case.setdefault(name.casefold(), name)
+        same_base[posixpath.basename(name).casefold()].append(name)
+    near: dict[str, str] = {}
+    for name in missing:
+        elsewhere = same_base.get(posixpath.basename(name).casefold(), [])
+        if name.casefold() in same_but_case:
+            near[name] = same_but_case[name.casefold()]
+        elif len(elsewhere) == 1:
+            near[name] = elsewhere[0]
+    return near

@@ -1,0 +1,153 @@
+"""Confusion matrices of arrays in memory: for validation loops and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_eval.engines.engine import Engine, ScoreTask, make_engine, make_task
+from gpu_eval.errors import OptionError
+from gpu_eval.labels import Labels, as_labels
+from gpu_eval.metrics import semantic
+from gpu_eval.metrics.semantic import LevelScore
+
+
+def confusion_matrix(
+    gt: Any,
+    pred: Any,
+    *,
+    labels: Labels = "idd",
+    gt_encoding: str | None = None,
+    pred_encoding: str | None = None,
+) -> npt.NDArray[np.int64]:
+    """The confusion matrix of two integer arrays of one shape (any shape: a map, a batch of maps).
+
+    Shape (n + 1, n + 1), rows gt, columns prediction, last index void; values outside the encoding
+    count as void. `gt` and `pred` are NumPy arrays or whatever `numpy.asarray` takes without a copy,
+    CPU tensors of torch among them; uint8 is counted at full speed.
+
+    Raises OptionError for shapes that differ, for dtypes that are not integers and for arrays that
+    NumPy cannot see.
+    """
+    meter = ConfusionMeter(labels, gt_encoding=gt_encoding, pred_encoding=pred_encoding)
+    meter.update(gt, pred)
+    return meter.confusion
+
+
+class ConfusionMeter:
+    """Adds up confusion matrices over a validation loop.
+
+        meter = gpu_eval.ConfusionMeter("idd")
+        for image, gt in loader:
+            meter.update(gt, model(image).argmax(1))
+        meter.miou(level=3)
+
+    The state is `confusion`, one int64 matrix (n + 1, n + 1), rows gt, columns prediction, last index
+    void: it can be added, pickled and merged over processes. `outside` counts the (gt, pred) pixels
+    outside the encodings, which are in the matrix as void.
+    """
+
+    def __init__(
+        self, labels: Labels = "idd", *, gt_encoding: str | None = None, pred_encoding: str | None = None
+    ) -> None:
+        self.labels = as_labels(labels)
+        self._task = make_task(self.labels, gt_encoding=gt_encoding, pred_encoding=pred_encoding)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything counted."""
+        size = self.labels.n_classes + 1
+        self.confusion: npt.NDArray[np.int64] = np.zeros((size, size), np.int64)
+        self.outside = (0, 0)
+
+    def update(self, gt: Any, pred: Any) -> None:
+        """Count two integer arrays of one shape; see `confusion_matrix` for what they may be."""
+        gt_array, pred_array = _as_integers(gt, "gt"), _as_integers(pred, "pred")
+        if gt_array.shape != pred_array.shape:
+            raise OptionError(
+                "gt and pred differ in shape", found=f"{gt_array.shape} and {pred_array.shape}",
+                expected="one shape", fix="resize the prediction by nearest neighbour first",
+            )  # fmt: skip
+        joint = _count(gt_array, pred_array, self._task)
+        n = self.labels.n_classes
+        self.outside = (
+            self.outside[0] + int(joint[n + 1].sum()),
+            self.outside[1] + int(joint[:, n + 1].sum()),
+        )
+        joint[n] += joint[n + 1]
+        joint[:, n] += joint[:, n + 1]
+        self.confusion += joint[: n + 1, : n + 1]
+
+    def merge_state(self, meters: Iterable[ConfusionMeter]) -> None:
+        """Add the counts of other meters of the same label space, of other workers for example."""
+        for meter in meters:
+            if meter.labels.digest() != self.labels.digest():
+                raise OptionError(
+                    "meters of different label spaces", found=meter.labels.name, expected=self.labels.name
+                )
+            self.confusion += meter.confusion
+            self.outside = (self.outside[0] + meter.outside[0], self.outside[1] + meter.outside[1])
+
+    def compute(self, protocol: str = "idd") -> tuple[LevelScore, ...]:
+        """The scores of every level, finest first. Raises OptionError for an unknown protocol."""
+        return semantic.score(self.confusion, self.labels, protocol)
+
+    def miou(self, level: int | None = None, protocol: str = "idd") -> float:
+        """The mean IoU of a level (default: the finest)."""
+        number = self.labels.level(level or self.labels.levels[0].number).number
+        return next(score.miou for score in self.compute(protocol) if score.level == number)
+
+
+def _as_integers(values: Any, name: str) -> npt.NDArray[np.integer[Any]]:
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OptionError(
+            f"{name} is not an array that NumPy can see", found=f"{type(values).__name__}: {error}",
+            expected="an integer array in host memory", fix="move it there first, with .cpu() for torch",
+        ) from error  # fmt: skip
+    if not np.issubdtype(array.dtype, np.integer):
+        raise OptionError(
+            f"{name} is not an array of labels", found=f"dtype {array.dtype}", expected="integers",
+            fix="logits need .argmax over the class axis first",
+        )  # fmt: skip
+    return array
+
+
+def _count(
+    gt: npt.NDArray[np.integer[Any]], pred: npt.NDArray[np.integer[Any]], task: ScoreTask
+) -> npt.NDArray[np.int64]:
+    """The joint count as `Engine.confusion` gives it, for integers of any width."""
+    shape = (-1, gt.shape[-1]) if gt.ndim and gt.size else (0, 0)
+    gt_bytes, pred_bytes = _as_bytes(gt), _as_bytes(pred)
+    if gt_bytes is not None and pred_bytes is not None:
+        return _engine().confusion(gt_bytes.reshape(shape), pred_bytes.reshape(shape), task)
+    classes = task.n_classes + 2
+    joint = _classes(gt, task.gt_table, classes) * classes + _classes(pred, task.pred_table, classes)
+    return np.bincount(joint.ravel(), minlength=classes**2).reshape(classes, classes)
+
+
+def _as_bytes(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8] | None:
+    """The same values as uint8; None where they do not fit."""
+    if values.dtype == np.uint8:
+        return values.view(np.uint8)
+    if values.size and (values.min() < 0 or values.max() > 255):
+        return None
+    return values.astype(np.uint8)
+
+
+def _classes(
+    values: npt.NDArray[np.integer[Any]], table: npt.NDArray[np.uint16], classes: int
+) -> npt.NDArray[np.int64]:
+    inside = (values >= 0) & (values < 256)
+    return np.where(inside, table[np.where(inside, values, 0)], classes - 1).astype(np.int64)
+
+
+@cache
+def _engine() -> Engine:
+    """One engine for all meters of the process; counting is too short to share among threads."""
+    return make_engine("cpu", threads=1)[0]

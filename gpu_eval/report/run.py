@@ -1,0 +1,273 @@
+"""A run folder: begun, finished, opened again and queried.
+
+    run.json              what was scored, how, by which code and engine; written first and last
+    manifest.parquet      the pairs of the split, in order
+    levels / classes / confusion.parquet
+    images/ cells/ image_classes/part-*.parquet
+
+The tables are described in `schema`. Everything here is recomputed from matrices, never from pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpu_eval.atomic import write, write_table
+from gpu_eval.errors import CorruptRun, IncompleteRun, OptionError, ReportError, RunExists
+from gpu_eval.labels import LabelSpace, Level
+from gpu_eval.metrics import confusion as cm
+from gpu_eval.report import schema, tables
+
+RUN_JSON = "run.json"
+MANIFEST = "manifest.parquet"
+_FILES = (RUN_JSON, MANIFEST, "report.html", *(f"{name}.parquet" for name in schema.SINGLE_FILES))
+_FOLDERS = ("images", "cells", "image_classes")
+
+
+def begin(folder: Path, facts: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False) -> None:
+    """Make `folder` the folder of the run that `facts` describe (`fingerprint` is one of them).
+
+    A new or empty folder is taken as it is. A run that lies there is continued with `resume` if its
+    fingerprint is the same, removed with `overwrite`, and otherwise left alone.
+
+    Raises
+        RunExists: another run or other files are there.
+        ReportError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = any(folder.iterdir())
+    except OSError as error:
+        raise ReportError("cannot use the output folder", file=str(folder), found=error.strerror) from error
+    if taken and not (folder / RUN_JSON).exists():
+        raise RunExists(
+            "the output folder holds other files",
+            file=str(folder),
+            expected="a new or empty folder, or one that holds a run",
+            fix="choose another folder",
+        )
+    if taken and overwrite:
+        _remove(folder)
+    elif taken:
+        previous = read_facts(folder)
+        if not resume:
+            raise RunExists(
+                "the output folder holds another run",
+                file=str(folder),
+                found="a complete run" if previous.get("complete") else "an unfinished run",
+                fix="--resume finishes an unfinished run of the same inputs, --overwrite starts over",
+            )
+        if previous.get("fingerprint") != facts["fingerprint"]:
+            raise RunExists(
+                "the run cannot be resumed: its inputs or options are not those of this command",
+                file=str(folder),
+                found=", ".join(_differences(previous, facts)) or "files changed since",
+                fix="repeat the first command with --resume, or start over with --overwrite",
+            )
+    write_facts(folder, {**facts, "complete": False})
+
+
+def _differences(previous: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    before, now = previous.get("decides", {}), facts.get("decides", {})
+    return [f"{name} was {before.get(name)}" for name in now if before.get(name) != now[name]]
+
+
+def _remove(folder: Path) -> None:
+    """Remove a run, and nothing that is not part of one."""
+    for name in _FOLDERS:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+    write(folder / RUN_JSON, lambda file: file.write(text.encode()))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """The content of run.json. Raises CorruptRun where there is none or it is not one."""
+    path = folder / RUN_JSON
+    try:
+        facts = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CorruptRun(
+            "not a run folder", file=str(folder), expected=f"a folder with {RUN_JSON}",
+            fix="give the folder that `gpu-eval score -o` wrote",
+        ) from error  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise CorruptRun("cannot read the run", file=str(path), found=str(error)) from error
+    if not isinstance(facts, dict) or facts.get("format_version") != schema.FORMAT_VERSION:
+        raise CorruptRun(
+            "not a run of this version",
+            file=str(path),
+            found=f"format {facts.get('format_version') if isinstance(facts, dict) else 'unknown'}",
+            expected=f"format {schema.FORMAT_VERSION}",
+        )
+    return facts
+
+
+def finish(folder: Path, facts: Mapping[str, Any], total: npt.NDArray[np.int64], labels: LabelSpace) -> None:
+    """Write the tables of the whole run, then run.json as complete."""
+    for name, table in tables.totals(total, labels).items():
+        write_table(folder / f"{name}.parquet", table)
+    write_facts(folder, {**facts, "complete": True})
+
+
+def describe_labels(labels: LabelSpace) -> dict[str, Any]:
+    """A label space for run.json: enough to recompute every score, and to name and colour classes."""
+    return {
+        "name": labels.name,
+        "digest": labels.digest(),
+        "protocols": labels.protocols,
+        "colours": labels.colours,
+        "levels": [
+            {"number": v.number, "names": v.names, "groups": v.groups, "children": v.children}
+            for v in labels.levels
+        ],
+    }
+
+
+def _labels_of(facts: Mapping[str, Any]) -> LabelSpace:
+    described = facts["labels"]
+    return LabelSpace(
+        name=described["name"],
+        levels=tuple(
+            Level(
+                number=level["number"],
+                names=tuple(level["names"]),
+                groups=tuple(map(tuple, level["groups"])),
+                children=tuple(map(tuple, level["children"])),
+            )
+            for level in described["levels"]
+        ),
+        encodings={},
+        default_encoding="",
+        gt_suffix="",
+        pred_suffix="",
+        exclude=(),
+        resolution="",
+        protocols=tuple(described["protocols"]),
+        colours=tuple((int(r), int(g), int(b)) for r, g, b in described["colours"]),
+    )
+
+
+class Run:
+    """A finished run: its tables as pyarrow tables, its scores, and SQL over all of it.
+
+    `folder` is the run folder and `facts` the content of run.json. Tables are read on first use.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.facts = read_facts(folder)
+        if not self.facts.get("complete"):
+            raise IncompleteRun(
+                "the run is not complete",
+                file=str(folder),
+                found=f"{self.facts.get('problem_count', 0)} problems" if self.facts.get("problems") else "stopped",
+                fix="run the same command with --resume (and --on-error skip to leave broken images out)",
+            )
+        self.labels = _labels_of(self.facts)
+
+    def __repr__(self) -> str:
+        means = ", ".join(f"L{v.number} {self.miou(v.number):.4f}" for v in self.labels.levels)
+        return f"<Run {self.folder}: {self.facts['images_scored']} images, mIoU {means}>"
+
+    def _table(self, name: str) -> pa.Table:
+        path = self.folder / (f"{name}.parquet" if name in schema.SINGLE_FILES else name)
+        try:
+            return pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise CorruptRun(
+                "a table of the run cannot be read", file=str(path), found=str(error), fix="run again with --overwrite"
+            ) from error
+
+    @cached_property
+    def levels(self) -> pa.Table:
+        """One row per protocol and level: mIoU and accuracies."""
+        return self._table("levels")
+
+    @cached_property
+    def classes(self) -> pa.Table:
+        """One row per protocol, level and class: counts, IoU, precision, recall, Dice."""
+        return self._table("classes")
+
+    @cached_property
+    def images(self) -> pa.Table:
+        """One row per image of the split, also of those that could not be scored."""
+        return self._table("images")
+
+    @cached_property
+    def image_classes(self) -> pa.Table:
+        """One row per image, level and class that occurs in it."""
+        return self._table("image_classes")
+
+    @cached_property
+    def cells(self) -> pa.Table:
+        """One row per non-zero cell of each image's confusion matrix."""
+        return self._table("cells")
+
+    def confusion(self, level: int | None = None) -> npt.NDArray[np.int64]:
+        """The confusion matrix of the whole split at a level (default: the finest).
+
+        int64, shape (n + 1, n + 1), rows gt, columns prediction, last index void. Raises OptionError
+        for a level that the label space does not have.
+        """
+        finest = self.labels.n_classes + 1
+        total = self._table("confusion")["pixels"].to_numpy().reshape(finest, finest)
+        wanted = self.labels.level(level or self.labels.levels[0].number)
+        return cm.roll_up(total, wanted.groups)
+
+    def miou(self, level: int | None = None, protocol: str = "idd") -> float:
+        """The mean IoU of a level (default: the finest); NaN where the protocol gives none.
+
+        Raises OptionError for a level or protocol that the run does not have.
+        """
+        number = level or self.labels.levels[0].number
+        self.labels.level(number)
+        for row in self.levels.to_pylist():
+            if row["level"] == number and row["protocol"] == protocol:
+                return float(row["miou"])
+        raise OptionError(
+            "the run has no such protocol", found=protocol, expected=" or ".join(self.labels.protocols)
+        )
+
+    def sql(self, query: str) -> pa.Table:
+        """The answer of DuckDB to `query` over the tables levels, classes, confusion, images, cells and
+        image_classes. Raises OptionError with DuckDB's own words for a query it does not take.
+        """
+        import duckdb
+
+        with duckdb.connect() as connection:
+            for name in schema.tables():
+                path = self.folder / (f"{name}.parquet" if name in schema.SINGLE_FILES else f"{name}/*.parquet")
+                quoted = str(path).replace("'", "''")
+                connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")
+            try:
+                answer = connection.execute(query).fetch_arrow_table()
+            except duckdb.Error as error:
+                raise OptionError("the query failed", found=str(error)) from error
+        assert isinstance(answer, pa.Table)
+        return answer
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open a run folder.
+
+    Raises
+        CorruptRun: not a run folder, or one that cannot be read.
+        IncompleteRun: the run was stopped before its end.
+    """
+    return Run(Path(folder))
