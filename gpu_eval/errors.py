@@ -66,9 +66,7 @@ class GpuEvalError(Exception):
     def __str__(self) -> str:
         line = f"{self.file}: {self.message}" if self.file else self.message
         facts = [
-            f"{word} {value}"
-            for word, value in (("found", self.found), ("expected", self.expected))
-            if value
+            f"{word} {value}" for word, value in (("found", self.found), ("expected", self.expected)) if value
         ]
         if facts:
             line += f" ({', '.join(facts)})"

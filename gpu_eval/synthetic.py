@@ -123,11 +123,11 @@ def _backdrop(canvas: _Canvas, horizon: float) -> None:
     canvas.ragged_band(horizon - 0.08, 0.012, horizon + 0.05, VEGETATION, steps=150)
     for _ in range(int(rng.integers(4, 11))):  # tree crowns
         size = float(rng.uniform(0.02, 0.10))
-        canvas.blob(
-            float(rng.random()), float(rng.uniform(0.15, horizon)), size, size * 1.6, VEGETATION, 0.2
-        )
+        canvas.blob(float(rng.random()), float(rng.uniform(0.15, horizon)), size, size * 1.6, VEGETATION, 0.2)
     if rng.random() < 0.3:
-        canvas.polygon([(0, horizon - 0.2), (1, horizon - 0.17), (1, horizon - 0.1), (0, horizon - 0.14)], BRIDGE)
+        canvas.polygon(
+            [(0, horizon - 0.2), (1, horizon - 0.17), (1, horizon - 0.1), (0, horizon - 0.14)], BRIDGE
+        )
     for _ in range(int(rng.integers(0, 4))):  # wires, annotated as obstacles
         y0, y1 = rng.uniform(0.05, horizon - 0.1, 2)
         canvas.polygon([(0, y0), (1, y1), (1, y1 + 0.003), (0, y0 + 0.003)], OBSTACLE)
@@ -140,18 +140,22 @@ def _ground(canvas: _Canvas, horizon: float) -> None:
     for side in (-1, 1):
         outer = centre + side * 0.9
         verge = NON_DRIVABLE if rng.random() < 0.5 else SIDEWALK
-        canvas.polygon(
-            [(centre + side * 0.03, horizon), (outer, 0.8), (outer, horizon)], verge, 0.01
-        )
+        canvas.polygon([(centre + side * 0.03, horizon), (outer, 0.8), (outer, horizon)], verge, 0.01)
         barrier = [WALL, FENCE, GUARD_RAIL][int(rng.integers(0, 3))]
         canvas.polygon(
-            [(centre + side * 0.05, horizon), (outer, horizon + 0.12), (outer, horizon - 0.06)], barrier, 0.008
+            [(centre + side * 0.05, horizon), (outer, horizon + 0.12), (outer, horizon - 0.06)],
+            barrier,
+            0.008,
         )
     canvas.polygon(
-        [(centre - 0.03, horizon), (centre + 0.03, horizon), (centre + 0.62, 1), (centre - 0.62, 1)], CURB, 0.004
+        [(centre - 0.03, horizon), (centre + 0.03, horizon), (centre + 0.62, 1), (centre - 0.62, 1)],
+        CURB,
+        0.004,
     )
     canvas.polygon(
-        [(centre - 0.025, horizon), (centre + 0.025, horizon), (centre + 0.60, 1), (centre - 0.60, 1)], ROAD, 0.004
+        [(centre - 0.025, horizon), (centre + 0.025, horizon), (centre + 0.60, 1), (centre - 0.60, 1)],
+        ROAD,
+        0.004,
     )
     for _ in range(int(rng.integers(2, 7))):  # puddles and dirt on the roadside
         canvas.blob(float(rng.random()), float(rng.uniform(horizon + 0.1, 0.95)), 0.03, 0.012, DRIVABLE, 0.2)
@@ -164,8 +168,10 @@ def _street_furniture(canvas: _Canvas, horizon: float) -> None:
         foot = horizon + float(rng.uniform(0.02, 0.15))
         canvas.polygon([(x, top), (x + w, top), (x + w, foot), (x, foot)], POLE)
         if rng.random() < 0.4:
-            canvas.polygon([(x - 0.01, top), (x + 0.012, top), (x + 0.012, top + 0.03), (x - 0.01, top + 0.03)],
-                           SIGN if rng.random() < 0.6 else LIGHT)
+            canvas.polygon(
+                [(x - 0.01, top), (x + 0.012, top), (x + 0.012, top + 0.03), (x - 0.01, top + 0.03)],
+                SIGN if rng.random() < 0.6 else LIGHT,
+            )
     for _ in range(int(rng.integers(3, 9))):
         x, y, w, h = rng.uniform([0, 0.15, 0.02, 0.02], [0.95, horizon, 0.09, 0.06])
         canvas.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], BILLBOARD, 0.002)
@@ -187,7 +193,10 @@ def _traffic(canvas: _Canvas, horizon: float) -> None:
         else:
             size = scale * (1.6 if kind in (TRUCK, BUS) else 1.0)
             canvas.blob(x, foot - size * 0.4, size * 0.4, size * 0.4, kind, rough=0.05)
-            canvas.polygon([(x - 0.004, foot - 0.01), (x + 0.004, foot - 0.01), (x + 0.004, foot), (x - 0.004, foot)], VOID)
+            canvas.polygon(
+                [(x - 0.004, foot - 0.01), (x + 0.004, foot - 0.01), (x + 0.004, foot), (x - 0.004, foot)],
+                VOID,
+            )
 
 
 def street_prediction(gt: LabelMap, seed: int, quality: float = 0.75) -> LabelMap:
@@ -215,12 +224,11 @@ def street_prediction(gt: LabelMap, seed: int, quality: float = 0.75) -> LabelMa
     wrong = _smooth_noise(rng, height, width, stride * 4) + 0.35 * _smooth_noise(rng, height, width, stride)
     threshold = 3.0 - 5.6 * severity
     pred = np.where(wrong > threshold, table[pred], pred)
-    return np.where(pred == VOID, table[VOID], pred)
+    answer: LabelMap = np.where(pred == VOID, table[VOID], pred)
+    return answer
 
 
-def _smooth_noise(
-    rng: np.random.Generator, height: int, width: int, stride: int
-) -> npt.NDArray[np.float32]:
+def _smooth_noise(rng: np.random.Generator, height: int, width: int, stride: int) -> npt.NDArray[np.float32]:
     """Gaussian noise on a grid of `stride` pixels, enlarged bicubically. Shape (height, width)."""
     coarse = rng.standard_normal((height // stride + 2, width // stride + 2)).astype(np.float32)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

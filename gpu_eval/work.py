@@ -107,10 +107,7 @@ def _row(image_id: int, pair: Pair, result: ImageResult) -> ImageRow:
     gt_height, gt_width = result.gt_size or (None, None)
     pred_height, pred_width = result.pred_size or (None, None)
     counted = result.confusion is not None
-    if not counted:
-        status = "error"
-    else:
-        status = "ok" if result.error is None else "void"
+    status = "error" if not counted else "ok" if result.error is None else "void"
     return ImageRow(
         image_id=image_id,
         key=pair.key,

@@ -46,7 +46,8 @@ def test_pairs_are_sorted_by_key_and_know_their_drive() -> None:
     split = pair(maps("9/b", "17/a", "top"), maps("top", "17/a", "9/b"))
     assert [(one.key, one.drive) for one in split.pairs] == [("17/a", "17"), ("9/b", "9"), ("top", "")]
     assert all(one.pred is not None and one.pred.name == one.gt.name for one in split.pairs)
-    assert split.problems == () and split.notes == ()
+    assert split.problems == ()
+    assert split.notes == ()
 
 
 def test_suffixes_may_differ_and_other_files_are_no_label_maps() -> None:
@@ -98,7 +99,8 @@ def test_duplicate_file_is_a_problem_and_the_first_is_kept(side: str) -> None:
     assert isinstance(problem, DuplicateFile)
     assert problem.file == f"{side}/1/a{SUFFIX}"
     assert split.pairs[0].gt.size == 10
-    assert split.pairs[0].pred is not None and split.pairs[0].pred.size == 10
+    assert split.pairs[0].pred is not None
+    assert split.pairs[0].pred.size == 10
 
 
 def test_name_that_is_not_utf8_is_a_problem() -> None:
@@ -145,7 +147,8 @@ def test_top_folders_of_an_archive_are_left_out_with_a_note(top: str) -> None:
     assert [one.key for one in split.pairs] == ["1/x", "2/y"]
     assert split.problems == ()
     (note,) = split.notes
-    assert note.startswith("pred: ") and top.rstrip("/") in note
+    assert note.startswith("pred: ")
+    assert top.rstrip("/") in note
 
 
 def test_top_folders_of_both_sides_are_left_out() -> None:

@@ -6,7 +6,6 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -132,7 +131,9 @@ def test_transparency_of_a_palette_is_ignored() -> None:
 
 def test_memoryview_is_taken_and_the_payload_is_bytes() -> None:
     header, payload = parse(memoryview(GOOD), "a.png")
-    assert type(payload) is bytes and payload == STREAM and header.height == 9
+    assert type(payload) is bytes
+    assert payload == STREAM
+    assert header.height == 9
     np.testing.assert_array_equal(decode(memoryview(GOOD), "a.png"), street(9, 13))
 
 
@@ -255,7 +256,8 @@ def test_pixels_that_are_no_labels_are_refused(colour_type: int, bit_depth: int,
     pixels = np.zeros((3, 5, channels), np.uint8)
     with pytest.raises(WrongImageMode, match=words) as caught:
         decode(build_png(pixels, colour_type=colour_type, bit_depth=bit_depth), "a.png")
-    assert caught.value.fix is not None and "uint8" in caught.value.fix
+    assert caught.value.fix is not None
+    assert "uint8" in caught.value.fix
 
 
 def test_header_that_asks_for_too_many_pixels_is_refused_before_inflating() -> None:
@@ -303,8 +305,8 @@ def mutations(draw: st.DrawFn) -> tuple[bytes, Pixels]:
         at = draw(st.integers(0, len(data) - 1))
         data[at] = draw(st.integers(0, 255))
     size = draw(st.one_of(st.just(len(data)), st.integers(0, len(data))))
-    repair: Callable[[bytes], bytes] = draw(st.sampled_from([bytes, fixed_crcs]))
-    return repair(bytes(data[:size])), pixels
+    cut = bytes(data[:size])
+    return (fixed_crcs(cut) if draw(st.booleans()) else cut), pixels
 
 
 @given(mutations())
@@ -312,8 +314,7 @@ def test_mutated_file_is_refused_or_gives_what_pillow_gives(mutated: tuple[bytes
     data, original = mutated
     try:
         decoded = decode(data, "a.png")
-    except InputError as error:
-        assert error.file == "a.png"
+    except InputError:
         return
     try:
         expected = by_pillow(data)

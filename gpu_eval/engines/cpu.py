@@ -186,9 +186,7 @@ class CpuEngine:
             self._owned.clear()
             self._workspaces = SimpleQueue()
 
-    def score(
-        self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask
-    ) -> list[ImageResult]:
+    def score(self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask) -> list[ImageResult]:
         turns = [pairs[i : i + PAIRS_PER_TURN] for i in range(0, len(pairs), PAIRS_PER_TURN)]
         if self.threads == 1 or len(turns) < 2:
             return [result for turn in turns for result in self._score_turn(turn, gts, preds, task)]
@@ -211,7 +209,7 @@ class CpuEngine:
             with self._workspace() as ws:
                 ws.fit_maps(0, 0, width, 0)
                 columns = np.arange(width + 1, dtype=np.int64)
-                gt, pred = np.require(gt, np.uint8, "CW"), np.require(pred, np.uint8, "CW")
+                gt, pred = (np.require(side, np.uint8, ("C", "W")) for side in (gt, pred))
                 kernels.count_arrays(gt, pred, columns, luts.gt, luts.pred, ws.rows, cells)
         return cells.reshape(luts.classes, luts.classes)
 
@@ -308,7 +306,12 @@ class _Turn:
         return True
 
     def _count(
-        self, gt_raw: Bytes, gt_size: tuple[int, int], pred_raw: Bytes, pred_size: tuple[int, int], cells: Ints
+        self,
+        gt_raw: Bytes,
+        gt_size: tuple[int, int],
+        pred_raw: Bytes,
+        pred_size: tuple[int, int],
+        cells: Ints,
     ) -> int:
         """Count two filtered maps at the task's resolution; returns a status of `cpu_kernels`."""
         ws, luts = self.ws, self.luts
@@ -336,29 +339,27 @@ class _Turn:
         result.gt_size, result.pred_size, result.decoder = gt_map.shape, pred_map.shape, "pillow"
         size = self.task.resolution or gt_map.shape
         gt_classes = _resized(_classes(gt_map, self.task.gt_table, self.task.n_classes), size, gt_map.dtype)
-        pred_classes = _resized(_classes(pred_map, self.task.pred_table, self.task.n_classes), size, pred_map.dtype)
+        pred_classes = _resized(
+            _classes(pred_map, self.task.pred_table, self.task.n_classes), size, pred_map.dtype
+        )
         joint = gt_classes.astype(np.int64) * self.luts.classes + pred_classes
         cells += np.bincount(joint.ravel(), minlength=cells.size)
 
     def _score_as_void(self, result: ImageResult, gt: int) -> None:
         """Count the gt against a prediction that is void everywhere; leaves the error that led here."""
+        pred_error = result.error
         try:
             self.gts.raise_unreadable(gt)
             gt_map = self.gts.decode(gt)
-        except InputError as error:
-            result.error = error  # without ground truth there is nothing to count
-            return
-        size = self.task.resolution or gt_map.shape
-        classes = _resized(_classes(gt_map, self.task.gt_table, self.task.n_classes), size, gt_map.dtype)
-        joint = np.zeros((self.luts.classes, self.luts.classes), np.int64)
-        joint[:, self.task.n_classes] = np.bincount(classes.ravel(), minlength=self.luts.classes)
-        result.gt_size, result.decoder = gt_map.shape, "pillow"
-        error = result.error
-        try:
+            size = self.task.resolution or gt_map.shape
+            classes = _resized(_classes(gt_map, self.task.gt_table, self.task.n_classes), size, gt_map.dtype)
+            joint = np.zeros((self.luts.classes, self.luts.classes), np.int64)
+            joint[:, self.task.n_classes] = np.bincount(classes.ravel(), minlength=self.luts.classes)
             self._accept(result, joint.ravel(), self.gts.name(gt), None)
-        except InputError as gt_error:
-            error = gt_error
-        result.error = error
+        except InputError as gt_error:  # without ground truth there is nothing to count
+            result.error = gt_error
+        else:
+            result.gt_size, result.decoder, result.error = gt_map.shape, "pillow", pred_error
 
     def _accept(self, result: ImageResult, cells: Ints, gt_name: str, pred_name: str | None) -> None:
         """Fold the cells outside the encodings into void, or refuse maps that are mostly outside."""
@@ -428,8 +429,8 @@ class _Side:
         return bool(status == 0)
 
     def decode(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        data = memoryview(self.slab)[self.offsets[index] : self.offsets[index + 1]]
-        return png.decode(data, self.name(index))
+        data = self.slab[self.offsets[index] : self.offsets[index + 1]]
+        return png.decode(data.data, self.name(index))
 
     def decode_by_name(self, name: str) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         return self.decode([entry.name for entry in self.entries].index(name))

@@ -52,9 +52,9 @@ def _jit(function):
     return njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(function)
 
 
-def rows_size(width):
+def rows_size(width: int) -> int:
     """Bytes of the `rows` scratch for maps of up to `width` columns."""
-    return 4 * _slot(width) + 2 * PAD
+    return 4 * (width + 2 * PAD) + 2 * PAD
 
 
 @_jit
@@ -68,10 +68,7 @@ def _slot(width):
 @_jit
 def _u32(data, at):
     return (
-        (byte(data, at) << 24)
-        | (byte(data, at + 1) << 16)
-        | (byte(data, at + 2) << 8)
-        | byte(data, at + 3)
+        (byte(data, at) << 24) | (byte(data, at + 1) << 16) | (byte(data, at + 2) << 8) | byte(data, at + 3)
     )
 
 

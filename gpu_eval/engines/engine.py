@@ -89,10 +89,8 @@ class Engine(Protocol):
     def describe(self) -> str:
         """One line for `gpu-eval info` and `run.json`: device, threads, libraries."""
 
-    def score(
-        self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask
-    ) -> list[ImageResult]:
-        """One result per pair, in input order. An image that cannot be scored is a result, never an exception."""
+    def score(self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask) -> list[ImageResult]:
+        """One result per pair, in input order; an image that cannot be scored is a result too."""
 
     def confusion(
         self, gt: npt.NDArray[np.uint8], pred: npt.NDArray[np.uint8], task: ScoreTask

@@ -48,7 +48,7 @@ _LOOKALIKES = (
     (b"MM\0*", "a TIFF"),
     (b"\x1f\x8b", "gzip data"),
     (b"PK\x03\x04", "a zip archive"),
-    (b"\x89PNG", "a PNG whose line ends were converted by a text-mode copy"),
+    (b"\x89PNG\n", "a PNG whose line ends were converted by a text-mode copy"),
     (b"version https://git-lfs", "a Git LFS pointer"),
 )
 

@@ -176,7 +176,9 @@ class Run:
             raise IncompleteRun(
                 "the run is not complete",
                 file=str(folder),
-                found=f"{self.facts.get('problem_count', 0)} problems" if self.facts.get("problems") else "stopped",
+                found=f"{self.facts.get('problem_count', 0)} problems"
+                if self.facts.get("problems")
+                else "stopped",
                 fix="run the same command with --resume (and --on-error skip to leave broken images out)",
             )
         self.labels = _labels_of(self.facts)
@@ -191,7 +193,10 @@ class Run:
             return pq.read_table(path)
         except (OSError, pa.ArrowInvalid) as error:
             raise CorruptRun(
-                "a table of the run cannot be read", file=str(path), found=str(error), fix="run again with --overwrite"
+                "a table of the run cannot be read",
+                file=str(path),
+                found=str(error),
+                fix="run again with --overwrite",
             ) from error
 
     @cached_property
@@ -252,15 +257,20 @@ class Run:
 
         with duckdb.connect() as connection:
             for name in schema.tables():
-                path = self.folder / (f"{name}.parquet" if name in schema.SINGLE_FILES else f"{name}/*.parquet")
+                path = self.folder / (
+                    f"{name}.parquet" if name in schema.SINGLE_FILES else f"{name}/*.parquet"
+                )
                 quoted = str(path).replace("'", "''")
                 connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")
             try:
-                answer = connection.execute(query).fetch_arrow_table()
+                answer = connection.sql(query)
+                if answer is None:
+                    raise OptionError("the query gives no rows back", found=query, expected="a SELECT")
+                table = answer.to_arrow_table()
             except duckdb.Error as error:
                 raise OptionError("the query failed", found=str(error)) from error
-        assert isinstance(answer, pa.Table)
-        return answer
+        assert isinstance(table, pa.Table)
+        return table
 
 
 def open_run(folder: str | Path) -> Run:

@@ -43,7 +43,12 @@ LEVELS = pa.schema(
         _PROTOCOL,
         _LEVEL,
         _field("classes", pa.int16(), "classes of the level", "classes"),
-        _field("classes_in_mean", pa.int16(), "classes with ground truth or predictions: those in the mean", "classes"),
+        _field(
+            "classes_in_mean",
+            pa.int16(),
+            "classes with ground truth or predictions: those in the mean",
+            "classes",
+        ),
         _share("miou", "mean of the classes' IoU; NaN where the protocol gives none"),
         _share("pixel_accuracy", "right pixels over pixels with ground truth"),
         _share("mean_accuracy", "mean of the recall of classes with ground truth"),
@@ -158,7 +163,15 @@ def markdown() -> str:
     ]
     for name, schema in tables().items():
         where = f"{name}.parquet" if name in SINGLE_FILES else f"{name}/part-*.parquet"
-        lines += ["", f"## {name}", "", f"`{where}`", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"`{where}`",
+            "",
+            "| column | type | unit | meaning |",
+            "|---|---|---|---|",
+        ]
         for field in schema:
             facts = {key.decode(): value.decode() for key, value in field.metadata.items()}
             kind = f"{field.type}, may be null" if field.nullable else str(field.type)

@@ -54,7 +54,9 @@ def fingerprint(pairs: Iterable[Pair], facts: Mapping[str, object]) -> str:
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for pair in pairs:
-        digest.update(f"\n{pair.key}\0{_identity(pair.gt)}\0{_identity(pair.pred)}".encode("utf-8", "surrogateescape"))
+        digest.update(
+            f"\n{pair.key}\0{_identity(pair.gt)}\0{_identity(pair.pred)}".encode("utf-8", "surrogateescape")
+        )
     return digest.hexdigest()
 
 
@@ -105,6 +107,9 @@ def read_parts(folder: Path, name: str, shards: Sequence[Shard]) -> pa.Table:
             tables.append(pq.ParquetFile(path).read().replace_schema_metadata(None))
         except (OSError, pa.ArrowInvalid) as error:
             raise CorruptRun(
-                "a part of the run cannot be read", file=str(path), found=str(error), fix="run again with --resume"
+                "a part of the run cannot be read",
+                file=str(path),
+                found=str(error),
+                fix="run again with --resume",
             ) from error
     return pa.concat_tables(tables)

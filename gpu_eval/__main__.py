@@ -1,0 +1,5 @@
+"""`python -m gpu_eval` is `gpu-eval`."""
+
+from gpu_eval.cli import main
+
+main(prog_name="gpu-eval")
