@@ -40,10 +40,8 @@ def line_up() -> list[Contestant]:
         Contestant("ours_2", "gpu-eval, 2 threads", lambda w: ours.score_pairs(w.gts, w.preds, 2)),
         Contestant("floor", "floor: libdeflate inflate of both maps, nothing else", _inflate_only),
         Contestant("pillow", "Pillow + numpy.bincount, lookup tables", _pillow(_count_by_tables)),
-        Contestant(
-            "pillow_tuned", "Pillow + numpy.bincount, tuned for this encoding", _pillow(_count_by_minimum)
-        ),
-        _contestant("opencv", "OpenCV imread + numpy.bincount, tuned for this encoding", _opencv_bincount),
+        Contestant("pillow_tuned", "Pillow + numpy.bincount, tuned", _pillow(_count_by_minimum)),
+        _contestant("opencv", "OpenCV imread + numpy.bincount, tuned", _opencv_bincount),
         _contestant(
             "cityscapes",
             "cityscapesScripts evaluatePair, compiled counter "
@@ -104,7 +102,7 @@ _PRED_TABLE = CLASS_OF.astype(np.uint16)
 
 
 def _count_by_tables(gt: npt.NDArray[np.uint8], pred: npt.NDArray[np.uint8]) -> Confusion:
-    """As a competent user writes it, for any encoding: n * gt + pred by lookup, one bincount; shape (729,)."""
+    """As a competent user writes it, n * gt + pred by lookup, one bincount; shape (729,)."""
     return np.bincount((_GT_TABLE[gt] + _PRED_TABLE[pred]).ravel(), minlength=N * N)
 
 

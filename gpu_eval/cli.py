@@ -9,14 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gpu_eval.errors import GpuEvalError, SplitProblems
-
-if TYPE_CHECKING:
-    from gpu_eval.report.run import Run
 
 FORMATS = ("table", "json", "csv")
 

@@ -81,9 +81,7 @@ def show_notes(run: Run) -> None:
                 f"warning: {facts[f'{side}_outside']} {side} pixels are outside the encoding, counted as void"
             )
     if facts["decoders"]["pillow"]:
-        say(
-            f"note: {facts['decoders']['pillow']} images went through Pillow, the slow way (16-bit, interlaced, ...)"
-        )
+        say(f"note: {facts['decoders']['pillow']} images took the slow way, Pillow (16-bit, interlaced, ...)")
     if facts["images_failed"] or facts["images_void"]:
         _err().print(
             Text(

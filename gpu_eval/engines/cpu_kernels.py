@@ -109,7 +109,7 @@ def scan(slab, offsets, max_pixels, crc32, table):
                 break
             critical = (kind >> 29) & 1 == 0
             if critical:
-                known = kind == _IDAT or kind == _IEND or kind == _PLTE or (kind == _IHDR and last == 0)
+                known = kind in (_IDAT, _IEND, _PLTE) or (kind == _IHDR and last == 0)
                 crc = _u32(slab, at + 8 + size)
                 clean = known and call_crc32(crc32, slab, at + 4, size + 4) == crc
             if kind == _IDAT:

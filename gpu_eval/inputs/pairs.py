@@ -52,7 +52,7 @@ def pair_up(
 ) -> Split:
     """The split that two lists of files make: one pair per ground truth, sorted by key.
 
-    A key is a path without its suffix; keys that end with one of `exclude` are not label maps. Where no key
+    A key is a path without its suffix; files that end with one of `exclude` are not label maps. Where no key
     has a partner, folders that all files of a side share are dropped (archives often hold one top folder);
     a note says so.
 
@@ -119,11 +119,9 @@ def _by_key(
     found: dict[str, Entry] = {}
     problems: list[InputError] = []
     for entry in entries:
-        if not entry.name.endswith(suffix):
+        if not entry.name.endswith(suffix) or entry.name.endswith(tuple(exclude)):
             continue
         key = entry.name.removesuffix(suffix)
-        if key.endswith(tuple(exclude)):
-            continue
         if not _is_utf8(entry.name):
             problems.append(
                 UnreadableFile(
@@ -153,11 +151,18 @@ def _is_utf8(name: str) -> bool:
 
 
 def _folders_to_drop(gts: Mapping[str, Entry], preds: Mapping[str, Entry]) -> tuple[str, str] | None:
-    """The shared leading folders ("" or "a/b/") to drop on each side so that keys meet; fewest first."""
+    """The shared leading folders ("" or "a/b/") to drop on each side so that keys meet; fewest first.
+
+    Where both sides lose a folder, a folder must remain: otherwise frame 1 of drive 17 would be scored
+    against frame 1 of drive 18.
+    """
     gt_folders, pred_folders = _shared_folders(gts), _shared_folders(preds)
     choices = product(range(len(gt_folders)), range(len(pred_folders)))
     for gt_count, pred_count in sorted(choices, key=sum):
         gt_folder, pred_folder = gt_folders[gt_count], pred_folders[pred_count]
+        bare = any("/" not in key[len(gt_folder) :] for key in gts)
+        if gt_count and pred_count and bare:
+            continue
         if any(pred_folder + key[len(gt_folder) :] in preds for key in gts):
             return gt_folder, pred_folder
     return None

@@ -179,11 +179,10 @@ def with_stream(png: bytes, stream: bytes) -> bytes:
 
 def broken_crc(png: bytes, kind: bytes = b"IDAT") -> bytes:
     """The same PNG with a wrong CRC in the first chunk of this type."""
-    chunks: list[Chunk | bytes] = list(read_chunks(png))
+    chunks = read_chunks(png)
     at = [part[0] for part in chunks].index(kind)
-    _, data = chunks[at]
-    chunks[at] = chunk(kind, data, crc=zlib.crc32(kind + data) ^ 1)
-    return assemble(chunks)
+    bad = chunk(*chunks[at], crc=zlib.crc32(b"".join(chunks[at])) ^ 1)
+    return assemble([*chunks[:at], bad, *chunks[at + 1 :]])
 
 
 def broken_adler(png: bytes) -> bytes:

@@ -1,0 +1,13 @@
+"""Writes docs/schema.md from `gpu_eval.report.schema`: `python docs/make_schema.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpu_eval.report import schema
+
+TARGET = Path(__file__).with_name("schema.md")
+
+if __name__ == "__main__":
+    TARGET.write_text(schema.markdown(), encoding="utf-8")
+    print(f"wrote {TARGET}")

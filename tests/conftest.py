@@ -1,0 +1,121 @@
+"""A tiny split in IDD's layout, what its counts must be, and the command as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+SUFFIX = "_gtFine_labellevel3Ids.png"
+HEIGHT, WIDTH = 40, 64
+CLASSES = 26
+
+Map = npt.NDArray[np.integer]
+
+# The command, with an engine so slow that a signal hits it in the middle.
+SLOW_COMMAND = """
+import sys, time
+from gpu_eval.cli import main
+from gpu_eval.engines.cpu import CpuEngine
+score = CpuEngine.score
+def slow(self, *arguments):
+    time.sleep(0.4)
+    return score(self, *arguments)
+CpuEngine.score = slow
+main(sys.argv[1:], prog_name="gpu-eval")
+"""
+
+
+@dataclass(frozen=True)
+class TinySplit:
+    """A split on disk; `maps` holds (gt, prediction) by file name, in the order of the split."""
+
+    gts: Path
+    preds: Path
+    maps: dict[str, tuple[Map, Map]]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.maps)
+
+    def total(self, size: tuple[int, int] | None = None) -> npt.NDArray[np.int64]:
+        """The literal confusion matrix at (height, width), default the maps' own: rows gt, columns prediction."""
+        return np.sum([count(gt, pred, size) for gt, pred in self.maps.values()], axis=0)
+
+
+def count(gt: Map, pred: Map, size: tuple[int, int] | None = None) -> npt.NDArray[np.int64]:
+    """Pillow's nearest resize and a bincount of level-3 ids; whatever is no class is void, index 26."""
+    sides = []
+    for values in (gt, pred):
+        height, width = size or gt.shape
+        resized = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
+        sides.append(np.where(resized < CLASSES, resized, CLASSES).astype(np.int64))
+    joint = np.bincount((sides[0] * (CLASSES + 1) + sides[1]).ravel(), minlength=(CLASSES + 1) ** 2)
+    return joint.reshape(CLASSES + 1, CLASSES + 1)
+
+
+def make_split(root: Path, pairs: int = 6) -> TinySplit:
+    """Blocks of classes and void under `root`/gt and `root`/pred, in two drives; every class occurs."""
+    maps: dict[str, tuple[Map, Map]] = {}
+    for number in range(pairs):
+        rng = np.random.default_rng([7, number])
+        blocks = rng.choice([*range(CLASSES), 255], (HEIGHT // 4, WIDTH // 4)).astype(np.uint8)
+        gt = blocks.repeat(4, axis=0).repeat(4, axis=1)
+        wrong = rng.random(gt.shape) < 0.2
+        pred = np.where(wrong, rng.integers(0, CLASSES, gt.shape), gt).astype(np.uint8)
+        maps[f"{'ab'[number * 2 // pairs]}/frame{number:04d}{SUFFIX}"] = (gt, pred)
+    for name, sides in maps.items():
+        for side, values in zip(("gt", "pred"), sides, strict=True):
+            path = root / side / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+    return TinySplit(root / "gt", root / "pred", maps)
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> TinySplit:
+    return make_split(tmp_path / "split")
+
+
+def tables_of(folder: Path) -> dict[str, pa.Table]:
+    """All tables of a complete run."""
+    from gpu_eval.report import schema
+    from gpu_eval.report.run import open_run
+
+    run = open_run(folder)
+    return {name: run.sql(f"SELECT * FROM {name} ORDER BY ALL") for name in schema.tables()}
+
+
+def assert_same_tables(one: Path, other: Path) -> None:
+    """Equal to the last bit, NaN equal to NaN."""
+    left, right = tables_of(one), tables_of(other)
+    for name in left:
+        assert left[name].schema.equals(right[name].schema), name
+        assert repr(left[name].to_pylist()) == repr(right[name].to_pylist()), name
+
+
+def start_slow_score(*arguments: object) -> subprocess.Popen[bytes]:
+    """`gpu-eval score` as a process that takes 0.4 s per shard."""
+    command = [sys.executable, "-c", SLOW_COMMAND, "score", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
+
+
+def wait_for_parts(folder: Path, count: int, process: subprocess.Popen[bytes]) -> list[Path]:
+    """The committed parts, as soon as there are at least `count`."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        parts = sorted((folder / "images").glob("part-*.parquet"))
+        if len(parts) >= count:
+            return parts
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"no {count} parts in {folder} after two minutes")
