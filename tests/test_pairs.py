@@ -59,7 +59,7 @@ def test_suffixes_may_differ_and_other_files_are_no_label_maps() -> None:
 
 def test_excluded_endings_are_no_label_maps() -> None:
     gts = files("1/a_label.png", "1/a_inst_label.png")
-    split = pair(gts, gts, gt_suffix="_label.png", pred_suffix="_label.png", exclude=("_inst",))
+    split = pair(gts, gts, gt_suffix="_label.png", pred_suffix="_label.png", exclude=("_inst_label.png",))
     assert [one.key for one in split.pairs] == ["1/a"]
 
 
@@ -186,3 +186,8 @@ def test_every_file_is_paired_or_a_problem(gts: set[str], preds: set[str]) -> No
     assert kinds.count(MissingPrediction) == len(gts - preds)
     assert kinds.count(ExtraPrediction) == len(preds - gts)
     assert len(kinds) == len(gts ^ preds)
+
+
+def test_frames_of_one_drive_are_not_scored_against_those_of_another() -> None:
+    with pytest.raises(EmptySplit):
+        pair(maps("17/a", "17/b"), maps("18/a", "18/b"))

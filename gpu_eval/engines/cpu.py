@@ -37,6 +37,9 @@ Ints = npt.NDArray[np.int64]
 # Pairs a thread takes at a time: enough to make Python's part small, few enough to share the end evenly.
 PAIRS_PER_TURN = 4
 
+# NumPy asks the kernel for huge pages from this array size on.
+HUGE_PAGES = 1 << 22
+
 # Relative difference of aspect ratios that earns a warning. 858x480 for 16:9 differs by 0.5 %.
 ASPECT_TOLERANCE = 0.01
 
@@ -130,8 +133,8 @@ class _Workspace:
         self.pred_slab = _grown(self.pred_slab, pred_bytes)
 
     def fit_maps(self, gt_raw: int, pred_raw: int, width: int, payload: int) -> None:
-        self.gt_raw = _grown(self.gt_raw, gt_raw)
-        self.pred_raw = _grown(self.pred_raw, pred_raw)
+        self.gt_raw = _grown(self.gt_raw, max(gt_raw, HUGE_PAGES))
+        self.pred_raw = _grown(self.pred_raw, max(pred_raw, HUGE_PAGES))
         self.payload = _grown(self.payload, payload)
         self.rows = _grown(self.rows, kernels.rows_size(width))
         if self.runs.shape[2] < width + 2:
