@@ -51,16 +51,16 @@ def show_error(error: GpuEvalError) -> None:
 
 def show_problems(problems: SplitProblems, limit: int) -> None:
     """The table of everything that is wrong with a split."""
-    table = Table(title=f"{len(problems.problems)} problems", title_justify="left")
-    columns = ("problem", "file", "found", "expected", "what to do")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for problem in problems.problems[:limit]:
-        cells = (problem.message, problem.file, problem.found, problem.expected, problem.fix)
-        table.add_row(*(Text(cell or "") for cell in cells))
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         console = Console(stderr=True, highlight=False, width=200)
+    table = Table(title=f"{len(problems.problems)} problems", title_justify="left")
+    for column in ("problem", "file", "found", "expected", "what to do"):
+        wide = column == "file" and console.width >= 160
+        table.add_column(column, overflow="fold", min_width=56 if wide else None)
+    for problem in problems.problems[:limit]:
+        cells = (problem.message, problem.file, problem.found, problem.expected, problem.fix)
+        table.add_row(*(Text(cell or "") for cell in cells))
     console.print(table)
     if len(problems.problems) > limit:
         say(f"... and {len(problems.problems) - limit} more; run.json lists them")

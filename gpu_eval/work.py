@@ -95,11 +95,10 @@ class ShardWork:
             for key, warning in zip(images["key"].to_pylist(), images["warning"].to_pylist(), strict=True)
             if warning is not None
         ][:WARNINGS_KEPT]
-        for kind, text, key in zip(
-            *(images[name].to_pylist() for name in ("error_kind", "error", "key")), strict=True
-        ):
-            if kind is not None and kind != MissingPrediction.__name__:
-                tally.problems.append(getattr(errors, kind)(text, file=key))
+        columns = ["error_kind", "error", "error_file", "error_found", "error_expected", "error_fix"]
+        failed = images.filter(images["error_kind"].is_valid()).select(columns)
+        tally.problems = [_error(row) for row in failed.to_pylist()]
+        tally.problems = [e for e in tally.problems if not isinstance(e, MissingPrediction)]
         return tally
 
 
@@ -121,8 +120,24 @@ def _row(image_id: int, pair: Pair, result: ImageResult) -> ImageRow:
         decoder=result.decoder,
         status=status,
         error_kind=result.error.kind if result.error else None,
-        error=str(result.error) if result.error else None,
+        error=result.error.message if result.error else None,
+        error_file=result.error.file if result.error else None,
+        error_found=result.error.found if result.error else None,
+        error_expected=result.error.expected if result.error else None,
+        error_fix=result.error.fix if result.error else None,
         warning=result.warning,
         gt_outside=result.gt_outside if counted else None,
         pred_outside=result.pred_outside if counted else None,
+    )
+
+
+def _error(row: dict[str, str]) -> GpuEvalError:
+    """The error that a row of the images table tells of."""
+    kind: type[GpuEvalError] = getattr(errors, row["error_kind"])
+    return kind(
+        row["error"],
+        file=row["error_file"],
+        found=row["error_found"],
+        expected=row["error_expected"],
+        fix=row["error_fix"],
     )

@@ -238,7 +238,7 @@ class TestBadInput:
         assert [result.confusion is None for result in results] == [False, True, True, False]
         assert type(results[1].error) is error
         assert type(results[2].error) is error
-        assert results[1].error.file == "000001.png"
+        assert results[1].error.file == "memory/000001.png"
         assert (
             results[0].confusion.tolist()
             == results[3].confusion.tolist()
@@ -263,7 +263,7 @@ class TestBadInput:
         assert broken_pred.confusion[:, 26].tolist() == [1] * 12 + [0] * 15
         assert broken_pred.confusion.sum() == 12
         assert broken_gt.confusion is None
-        assert broken_gt.error.file == "000001.png"
+        assert broken_gt.error.file == "memory/000001.png"
 
     def test_values_outside_the_encoding_are_void_and_counted(self, engine: Engine) -> None:
         gt = np.array([[0, 1, 26, 255], [27, 3, 3, 3]], np.uint8)
@@ -386,7 +386,7 @@ class TestGolden:
 def decoded(data: bytes) -> tuple[np.ndarray | None, InputError | None]:
     """What the readable decoder makes of a file: pixels or an error."""
     try:
-        return png.decode(data, "000000.png"), None
+        return png.decode(data, "memory/000000.png"), None
     except InputError as error:
         return None, error
 

@@ -280,7 +280,7 @@ class _Turn:
         cells = np.zeros(self.luts.classes**2, np.int64)
         if not self._score_simple(result, gt, pred, cells):
             self._score_with_pillow(result, gt, pred, cells)
-        self._accept(result, cells, self.gts.name(gt), self.preds.name(pred))
+        self._accept(result, cells, gt, pred)
         result.warning = _aspect_warning(result)
 
     def _score_simple(self, result: ImageResult, gt: int, pred: int, cells: Ints) -> bool:
@@ -358,31 +358,31 @@ class _Turn:
             classes = _resized(_classes(gt_map, self.task.gt_table, self.task.n_classes), size, gt_map.dtype)
             joint = np.zeros((self.luts.classes, self.luts.classes), np.int64)
             joint[:, self.task.n_classes] = np.bincount(classes.ravel(), minlength=self.luts.classes)
-            self._accept(result, joint.ravel(), self.gts.name(gt), None)
+            self._accept(result, joint.ravel(), gt, None)
         except InputError as gt_error:  # without ground truth there is nothing to count
             result.error = gt_error
         else:
             result.gt_size, result.decoder, result.error = gt_map.shape, "pillow", pred_error
 
-    def _accept(self, result: ImageResult, cells: Ints, gt_name: str, pred_name: str | None) -> None:
+    def _accept(self, result: ImageResult, cells: Ints, gt: int, pred: int | None) -> None:
         """Fold the cells outside the encodings into void, or refuse maps that are mostly outside."""
         n = self.task.n_classes
         joint = cells.reshape(n + 2, n + 2)
         pixels = int(joint.sum())
         result.gt_outside, result.pred_outside = int(joint[n + 1].sum()), int(joint[:, n + 1].sum())
-        for side, name, outside in (
-            (self.gts, gt_name, result.gt_outside),
-            (self.preds, pred_name, result.pred_outside),
+        for side, index, outside in (
+            (self.gts, gt, result.gt_outside),
+            (self.preds, pred, result.pred_outside),
         ):
-            if name is not None and outside * 2 > pixels:
-                raise self._out_of_range(side, name, outside / pixels)
+            if index is not None and outside * 2 > pixels:
+                raise self._out_of_range(side, index, outside / pixels)
         joint[n] += joint[n + 1]
         joint[:, n] += joint[:, n + 1]
         result.confusion = np.ascontiguousarray(joint[: n + 1, : n + 1])
 
-    def _out_of_range(self, side: _Side, name: str, share: float) -> LabelOutOfRange:
+    def _out_of_range(self, side: _Side, index: int, share: float) -> LabelOutOfRange:
         option = "--gt-encoding" if side is self.gts else "--pred-encoding"
-        values = side.decode_by_name(name)
+        values = side.decode(index)
         histogram = np.bincount(np.minimum(values.astype(np.int64), 256).ravel(), minlength=257)
         fits = {
             encoding: float(histogram[:256][table <= self.task.n_classes].sum() / histogram.sum())
@@ -393,7 +393,7 @@ class _Turn:
         listed = ", ".join(str(v) for v in seen[:12]) + (", ..." if seen.size > 12 else "")
         return LabelOutOfRange(
             "most pixels are neither a class nor void",
-            file=name,
+            file=side.name(index),
             found=f"{share:.0%} outside the encoding; values {listed}",
             expected=f"a class 0..{self.task.n_classes - 1} or void after encoding",
             fix=f"{option} {best} would fit {fits[best]:.0%} of the pixels" if fits[best] > 0.9 else None,
@@ -405,12 +405,13 @@ class _Side:
 
     def __init__(self, ws: _Workspace, source: Source, entries: Sequence[Entry], slab: Bytes) -> None:
         self.ws, self.entries, self.slab = ws, entries, slab
+        self.location = source.location
         self.offsets, self.errors = source.read_into(entries, slab)
         self.scans = np.zeros((len(entries), kernels.SCAN_COLUMNS), np.int64)
         kernels.scan(slab, self.offsets, png.MAX_PIXELS, ws.libdeflate.crc32, self.scans)
 
     def name(self, index: int) -> str:
-        return self.entries[index].name
+        return f"{self.location}/{self.entries[index].name}"
 
     def raise_unreadable(self, index: int) -> None:
         if index in self.errors:
@@ -434,9 +435,6 @@ class _Side:
     def decode(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         data = self.slab[self.offsets[index] : self.offsets[index + 1]]
         return png.decode(data.data, self.name(index))
-
-    def decode_by_name(self, name: str) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        return self.decode([entry.name for entry in self.entries].index(name))
 
 
 def _raw_size(size: tuple[int, int]) -> int:

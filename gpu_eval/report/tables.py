@@ -34,6 +34,10 @@ class ImageRow:
     status: str
     error_kind: str | None
     error: str | None
+    error_file: str | None
+    error_found: str | None
+    error_expected: str | None
+    error_fix: str | None
     warning: str | None
     gt_outside: int | None
     pred_outside: int | None

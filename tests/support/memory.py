@@ -31,7 +31,7 @@ class MemorySource:
         for i, entry in enumerate(entries):
             data = self.files[entry.name]
             if data is None:
-                errors[i] = UnreadableFile("cannot be read", file=entry.name)
+                errors[i] = UnreadableFile("cannot be read", file=f"{self.location}/{entry.name}")
             else:
                 buffer[offsets[i] : offsets[i + 1]] = np.frombuffer(data, np.uint8)
         return offsets, errors
