@@ -98,7 +98,7 @@ class ConfusionMeter:
 
     def miou(self, level: int | None = None, protocol: str = "idd") -> float:
         """The mean IoU of a level (default: the finest)."""
-        number = self.labels.level(level or self.labels.levels[0].number).number
+        number = self.labels.levels[0].number if level is None else self.labels.level(level).number
         return next(score.miou for score in self.compute(protocol) if score.level == number)
 
 

@@ -6,11 +6,12 @@ its left neighbour. The kernels look at 64 bytes at a time (`simd`), turn "which
 Of a map only two rows exist unfiltered at any time; a row of both maps is counted while it is in L1.
 
 Conventions
-- `rows` is one scratch array with four row slots (gt above, gt, pred above, pred), each with `PAD`
+- `rows` is one scratch buffer with four row slots (gt above, gt, pred above, pred), each with `PAD`
   zero bytes before it and at least 64 bytes after it; `raw` has 64 readable bytes after its end.
 - A cell of the joint count is `gt_lut[value] + pred_lut[value]`: the gt table is premultiplied.
 - `columns[x]` is the number of target columns left of source column x, so a run of source columns
   a..b-1 weighs `columns[b] - columns[a]`: nearest resizing without resizing (see `inputs.nearest`).
+- Inner functions get addresses instead of arrays (see `simd`).
 - int64 throughout. Numba turns a mix of int64 and uint64 into float64.
 """
 
@@ -24,6 +25,8 @@ from numba import njit
 from gpu_eval.engines.simd import (
     PAD,
     add,
+    add_to_word,
+    address,
     below,
     blend,
     byte,
@@ -33,8 +36,10 @@ from gpu_eval.engines.simd import (
     load,
     lowest,
     nonzero,
+    set_byte,
     splat,
     store,
+    word,
 )
 
 # Results of `count_pair` and `count_resized`.
@@ -73,13 +78,14 @@ def _u32(data, at):
 
 
 @_jit
-def scan(slab, offsets, max_pixels, crc32, table):
-    """Walk the chunks of every file in `slab` and say which of them the fast path takes.
+def scan(slab_array, offsets, max_pixels, crc32, table):
+    """Walk the chunks of every file in a slab and say which of them the fast path takes.
 
-    slab: uint8, file i is slab[offsets[i]:offsets[i+1]]; table: int64 (files, SCAN_COLUMNS).
+    slab_array: uint8, file i is slab_array[offsets[i]:offsets[i+1]]; table: int64 (files, SCAN_COLUMNS).
     SIMPLE is 1 for a clean 8-bit grey or palette PNG without interlacing; anything else, broken files
     included, is 0 and left to `inputs.png`, which knows what to say about it.
     """
+    slab = address(slab_array)
     for i in range(offsets.size - 1):
         table[i, SIMPLE] = 0
         at, end = offsets[i], offsets[i + 1]
@@ -127,23 +133,24 @@ def scan(slab, offsets, max_pixels, crc32, table):
 
 
 @_jit
-def inflate(slab, begin, payload, scratch, raw, size, decompressor, decompress):
-    """Inflate the IDAT payload of the scanned file at slab[begin:] into raw[:size].
+def inflate(slab_array, begin, payload, scratch, raw, size, decompressor, decompress):
+    """Inflate the IDAT payload of the scanned file at slab_array[begin:] into raw[:size].
 
     Chunks are first gathered into `scratch` unless there is only one. Returns libdeflate's result: 0
     only when exactly `size` bytes came out and the Adler-32 fits.
     """
+    slab, target = address(slab_array), address(raw)
     at = begin + 8
     gathered = np.int64(0)
     while True:
         length, kind = _u32(slab, at), _u32(slab, at + 4)
         if kind == _IDAT:
             if length == payload:
-                return call_inflate(decompress, decompressor, slab, at + 8, payload, raw, 0, size)
-            scratch[gathered : gathered + length] = slab[at + 8 : at + 8 + length]
+                return call_inflate(decompress, decompressor, slab + at + 8, payload, target, size)
+            scratch[gathered : gathered + length] = slab_array[at + 8 : at + 8 + length]
             gathered += length
             if gathered == payload:
-                return call_inflate(decompress, decompressor, scratch, 0, payload, raw, 0, size)
+                return call_inflate(decompress, decompressor, address(scratch), payload, target, size)
         at += 12 + length
 
 
@@ -185,7 +192,7 @@ def _unfilter_average(raw, start, rows, up, out, width):
             continue
         for k in range(min(64, width - x)):
             a = (byte(raw, start + x + k) + ((a + byte(rows, up + x + k)) >> 1)) & 255
-            rows[out + x + k] = a
+            set_byte(rows, out + x + k, a)
 
 
 @_jit
@@ -258,8 +265,8 @@ def _unfilter_row(raw, start, rows, up, out, width):
 @_jit
 def _count_row(rows, gt, pred, width, columns, weight, gt_lut, pred_lut, cells):
     """Count one row of two maps of one size: a step per place where either map changes."""
-    begin = columns[0]
-    cell = gt_lut[byte(rows, gt)] + pred_lut[byte(rows, pred)]
+    begin = word(columns, 0)
+    cell = word(gt_lut, byte(rows, gt)) + word(pred_lut, byte(rows, pred))
     inside = np.int64(-2)  # the first pixel begins a run whatever stands before it
     for x in range(0, width, 64):
         edges = differ(load(rows, gt + x), load(rows, gt + x - 1))
@@ -268,45 +275,50 @@ def _count_row(rows, gt, pred, width, columns, weight, gt_lut, pred_lut, cells):
         inside = np.int64(-1)
         while edges != 0:
             k = x + lowest(edges)
-            end = columns[k]
-            cells[cell] += (end - begin) * weight
+            end = word(columns, k)
+            add_to_word(cells, cell, (end - begin) * weight)
             begin = end
-            cell = gt_lut[byte(rows, gt + k)] + pred_lut[byte(rows, pred + k)]
+            cell = word(gt_lut, byte(rows, gt + k)) + word(pred_lut, byte(rows, pred + k))
             edges &= edges - 1
-    cells[cell] += (columns[width] - begin) * weight
+    add_to_word(cells, cell, (word(columns, width) - begin) * weight)
 
 
 @_jit
-def count_pair(gt_raw, pred_raw, height, width, row_weights, columns, gt_lut, pred_lut, rows, cells):
+def count_pair(gt_raw, pred_raw, height, width, row_weights, columns, gt_lut, pred_lut, scratch, cells):
     """Unfilter and count two filtered maps of one size; adds to `cells`.
 
     row_weights: int64 (height,), how many target rows come from each source row.
     """
     slot = _slot(width)
-    rows[: 4 * slot + 2 * PAD] = 0
+    scratch[: 4 * slot + 2 * PAD] = 0
+    gts, preds, rows, counts = address(gt_raw), address(pred_raw), address(scratch), address(cells)
+    starts, gt_classes, pred_classes = address(columns), address(gt_lut), address(pred_lut)
     gt_up, gt, pred_up, pred = PAD, PAD + slot, PAD + 2 * slot, PAD + 3 * slot
     for y in range(height):
         start = y * (width + 1)
-        if not _unfilter_row(gt_raw, start, rows, gt_up, gt, width):
+        if not _unfilter_row(gts, start, rows, gt_up, gt, width):
             return BAD_GT
-        if not _unfilter_row(pred_raw, start, rows, pred_up, pred, width):
+        if not _unfilter_row(preds, start, rows, pred_up, pred, width):
             return BAD_PRED
-        if row_weights[y] != 0:
-            _count_row(rows, gt, pred, width, columns, row_weights[y], gt_lut, pred_lut, cells)
+        weight = row_weights[y]
+        if weight != 0:
+            _count_row(rows, gt, pred, width, starts, weight, gt_classes, pred_classes, counts)
         gt_up, gt = gt, gt_up
         pred_up, pred = pred, pred_up
     return OK
 
 
 @_jit
-def count_arrays(gt, pred, columns, gt_lut, pred_lut, rows, cells):
+def count_arrays(gt, pred, columns, gt_lut, pred_lut, scratch, cells):
     """Count two uint8 arrays of shape (height, width); adds to `cells`."""
     height, width = gt.shape
     slot = _slot(width)
+    rows, counts = address(scratch), address(cells)
+    starts, gt_classes, pred_classes = address(columns), address(gt_lut), address(pred_lut)
     for y in range(height):
-        rows[PAD : PAD + width] = gt[y]
-        rows[PAD + slot : PAD + slot + width] = pred[y]
-        _count_row(rows, PAD, PAD + slot, width, columns, 1, gt_lut, pred_lut, cells)
+        scratch[PAD : PAD + width] = gt[y]
+        scratch[PAD + slot : PAD + slot + width] = pred[y]
+        _count_row(rows, PAD, PAD + slot, width, starts, 1, gt_classes, pred_classes, counts)
 
 
 @_jit
@@ -352,19 +364,19 @@ def _count_runs(begins, values, gt_runs, pred_runs, weight, cells):
 
 @_jit
 def count_resized(
-    gt_raw,
+    gt_filtered,
     gt_height,
     gt_width,
     gt_rows,
     gt_columns,
-    pred_raw,
+    pred_filtered,
     pred_height,
     pred_width,
     pred_rows,
     pred_columns,
     gt_lut,
     pred_lut,
-    rows,
+    scratch,
     begins,
     values,
     cells,
@@ -375,7 +387,8 @@ def count_resized(
     begins, values: int64 scratch of shape (2, widest source + 2).
     """
     slot = _slot(max(gt_width, pred_width))
-    rows[: 4 * slot + 2 * PAD] = 0
+    scratch[: 4 * slot + 2 * PAD] = 0
+    gt_raw, pred_raw, rows = address(gt_filtered), address(pred_filtered), address(scratch)
     gt_up, gt, pred_up, pred = PAD, PAD + slot, PAD + 2 * slot, PAD + 3 * slot
     gt_y, pred_y = np.int64(-1), np.int64(-1)
     gt_runs, pred_runs = np.int64(0), np.int64(0)

@@ -5,6 +5,9 @@ differ" as a bit mask, so this module adds one type, a vector of 64 unsigned byt
 operations the kernels use. LLVM lowers them to whatever the machine has (one AVX-512 instruction, two
 of AVX2, four of SSE2 or NEON); there is no assembly and no feature test.
 
+Memory is given by address: an array argument would be reference-counted, with an atomic operation,
+at every call of every inner function. `address` of an array is taken once, where the array is kept alive.
+
 Masks are int64 with bit k for byte k. They are signed because Numba turns int64 with uint64 into
 float64. Nothing here checks bounds: the caller's buffers carry `PAD` bytes of padding on both sides.
 """
@@ -37,9 +40,8 @@ class _Bytes64Model(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _VECTOR)
 
 
-def _pointer(context, builder, array_type, array, index):
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(builder.bitcast(data, _I8.as_pointer()), [index])
+def _pointer(builder, base, index, kind=_I8):
+    return builder.gep(builder.inttoptr(base, kind.as_pointer()), [index])
 
 
 def _splat(builder, scalar):
@@ -49,37 +51,80 @@ def _splat(builder, scalar):
 
 
 @intrinsic
-def load(typingctx, array, index):
-    """The 64 bytes of a uint8 array from `index` on, at any alignment."""
+def address(typingctx, array):
+    """Where an array's first element lies, as int64; the caller keeps the array alive."""
 
     def codegen(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
-        return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=1)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, _I64)
 
-    return bytes64(array, types.intp), codegen
+    return types.int64(array), codegen
 
 
 @intrinsic
-def store(typingctx, array, index, vector):
-    """Write 64 bytes into a uint8 array from `index` on."""
+def load(typingctx, base, index):
+    """The 64 bytes at address `base` + `index`, at any alignment."""
 
     def codegen(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        pointer = _pointer(builder, *args)
+        return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=1)
+
+    return bytes64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def store(typingctx, base, index, vector):
+    """Write 64 bytes at address `base` + `index`."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(builder, args[0], args[1])
         builder.store(args[2], builder.bitcast(pointer, _VECTOR.as_pointer()), align=1)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, bytes64), codegen
+    return types.void(types.int64, types.int64, bytes64), codegen
 
 
 @intrinsic
-def byte(typingctx, array, index):
-    """One byte of a uint8 array as int64, without Numba's test for a negative index."""
+def byte(typingctx, base, index):
+    """The byte at address `base` + `index`, as int64."""
 
     def codegen(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
-        return builder.zext(builder.load(pointer), _I64)
+        return builder.zext(builder.load(_pointer(builder, *args)), _I64)
 
-    return types.int64(array, types.intp), codegen
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def set_byte(typingctx, base, index, value):
+    """Write the low byte of an int64 at address `base` + `index`."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(builder.trunc(args[2], _I8), _pointer(builder, args[0], args[1]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def word(typingctx, base, index):
+    """Element `index` of the int64 array at address `base`."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(_pointer(builder, *args, _I64))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def add_to_word(typingctx, base, index, value):
+    """Add to element `index` of the int64 array at address `base`."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(builder, args[0], args[1], _I64)
+        builder.store(builder.add(builder.load(pointer), args[2]), pointer)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -157,22 +202,22 @@ def below(typingctx, count):
 
 
 @intrinsic
-def call_crc32(typingctx, function, array, start, size):
+def call_crc32(typingctx, function, base, start, size):
     """Call `uint32_t crc32(uint32_t, const void *, size_t)` at the address `function`."""
 
     def codegen(context, builder, signature, args):
         i32 = ir.IntType(32)
         kind = ir.FunctionType(i32, [i32, _I8.as_pointer(), _I64]).as_pointer()
-        data = _pointer(context, builder, signature.args[1], args[1], args[2])
+        data = _pointer(builder, args[1], args[2])
         result = builder.call(builder.inttoptr(args[0], kind), [ir.Constant(i32, 0), data, args[3]])
         return builder.zext(result, _I64)
 
-    return types.int64(types.int64, array, types.intp, types.intp), codegen
+    return types.int64(types.int64, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
-def call_inflate(typingctx, function, state, source, start, size, target, target_start, target_size):
-    """Call `libdeflate_zlib_decompress` at the address `function`.
+def call_inflate(typingctx, function, state, source, size, target, target_size):
+    """Call `libdeflate_zlib_decompress` at the address `function`, from address to address.
 
     Returns libdeflate's result: 0 for success with exactly `target_size` bytes out, 1 for bad data (a
     wrong Adler-32 included), 2 for a stream that ends short, 3 for one that holds more.
@@ -181,16 +226,11 @@ def call_inflate(typingctx, function, state, source, start, size, target, target
     def codegen(context, builder, signature, args):
         i32, pointer = ir.IntType(32), _I8.as_pointer()
         kind = ir.FunctionType(i32, [pointer, pointer, _I64, pointer, _I64, pointer]).as_pointer()
-        data = _pointer(context, builder, signature.args[2], args[2], args[3])
-        out = _pointer(context, builder, signature.args[5], args[5], args[6])
-        null = ir.Constant(pointer, None)
-        result = builder.call(
-            builder.inttoptr(args[0], kind),
-            [builder.inttoptr(args[1], pointer), data, args[4], out, args[7], null],
+        function, state, source, target = (
+            builder.inttoptr(args[i], t) for i, t in ((0, kind), (1, pointer), (2, pointer), (4, pointer))
         )
+        null = ir.Constant(pointer, None)
+        result = builder.call(function, [state, source, args[3], target, args[5], null])
         return builder.sext(result, _I64)
 
-    signature = types.int64(
-        types.int64, types.int64, source, types.intp, types.intp, target, types.intp, types.intp
-    )
-    return signature, codegen
+    return types.int64(*[types.int64] * 6), codegen
