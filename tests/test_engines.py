@@ -36,6 +36,7 @@ from tests.support.png_builder import (
     broken_crc,
     build_png,
     ihdr,
+    read_chunks,
     short_rows,
     with_stream,
     zlib_stream,
@@ -209,6 +210,7 @@ class TestParity:
 
 class TestBadInput:
     GOOD = build_png(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    CHUNKS = read_chunks(GOOD)
 
     @pytest.mark.parametrize(
         ("broken", "error"),
@@ -220,6 +222,9 @@ class TestBadInput:
             (broken_crc(GOOD), CorruptImage),
             (broken_adler(GOOD), CorruptImage),
             (short_rows(GOOD, 1, 5), CorruptImage),
+            (build_png(np.zeros((3, 4), np.uint8), colour_type=3).replace(b"PLTE", b"plTE"), CorruptImage),
+            (build_png(np.zeros((3, 4), np.uint8), before_idat=[(b"t\0Xt", b"")]), CorruptImage),
+            (assemble([CHUNKS[0], (b"IDAT", b""), (b"tEXt", b""), *CHUNKS[1:]]), CorruptImage),
             (with_stream(GOOD, zlib.compress(bytes(20))), CorruptImage),
             (with_stream(GOOD, zlib.compress(b"\7" + bytes(14))), CorruptImage),
             (with_stream(GOOD, zlib.compress(bytes(10) + b"\7" + bytes(4))), CorruptImage),

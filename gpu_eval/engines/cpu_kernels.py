@@ -78,6 +78,16 @@ def _u32(data, at):
 
 
 @_jit
+def _is_letters(kind):
+    """Whether the four bytes of a chunk type are ASCII letters."""
+    for shift in range(0, 32, 8):
+        letter = (kind >> shift) & 0xDF  # upper case
+        if letter < 65 or letter > 90:
+            return False
+    return True
+
+
+@_jit
 def scan(slab_array, offsets, max_pixels, crc32, table):
     """Walk the chunks of every file in a slab and say which of them the fast path takes.
 
@@ -103,6 +113,8 @@ def scan(slab_array, offsets, max_pixels, crc32, table):
             continue
         payload = np.int64(0)
         last = np.int64(0)
+        chunks_of_pixels = np.int64(0)
+        palette = colour == 0
         done = False
         clean = True
         while clean and not done:
@@ -118,14 +130,18 @@ def scan(slab_array, offsets, max_pixels, crc32, table):
                 known = kind in (_IDAT, _IEND, _PLTE) or (kind == _IHDR and last == 0)
                 crc = _u32(slab, at + 8 + size)
                 clean = known and call_crc32(crc32, slab, at + 4, size + 4) == crc
+            else:
+                clean = _is_letters(kind)
+            palette = palette or kind == _PLTE
             if kind == _IDAT:
-                clean = clean and (payload == 0 or last == _IDAT)
+                clean = clean and (chunks_of_pixels == 0 or last == _IDAT)
+                chunks_of_pixels += 1
                 payload += size
             done = kind == _IEND
             last = kind
             at += 12 + size
         # Deflate expands at most 1032 times, so a header cannot make us allocate for nothing.
-        if clean and payload > 0 and height * (width + 1) <= payload * 1032 + 1032:
+        if clean and palette and payload > 0 and height * (width + 1) <= payload * 1032 + 1032:
             table[i, SIMPLE] = 1
             table[i, HEIGHT] = height
             table[i, WIDTH] = width
