@@ -1,11 +1,11 @@
-"""`python -m bench cpu | memory | startup`."""
+"""`python -m bench cpu | memory | startup | report`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from bench import commands, cpu
+from bench import commands, cpu, report
 
 
 def main() -> int:
@@ -31,6 +31,12 @@ def main() -> int:
     command.add_argument("--runs", type=int, default=7)
     command.add_argument("--out", type=Path, default=None)
     command.set_defaults(run=lambda a: commands.startup(runs=a.runs, out=a.out))
+
+    command = subparsers.add_parser("report", help="bootstrap, compare and leaderboard of large run folders")
+    command.add_argument("--images", type=int, nargs="+", default=[4038, 100_000])
+    command.add_argument("--repeat", type=int, default=3)
+    command.add_argument("--out", type=Path, default=Path("bench/results/report.json"))
+    command.set_defaults(run=lambda a: report.run(sizes=a.images, repeat=a.repeat, out=a.out))
 
     arguments = parser.parse_args()
     return int(arguments.run(arguments))

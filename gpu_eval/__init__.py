@@ -13,26 +13,39 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gpu_eval.api import ConfusionMeter, Progress, confusion_matrix, open_run, score
+    from gpu_eval.api import (
+        ConfusionMeter,
+        Progress,
+        compare,
+        confusion_matrix,
+        leaderboard,
+        open_run,
+        score,
+    )
     from gpu_eval.errors import GpuEvalError
     from gpu_eval.labels import LabelSpace, load_labels
+    from gpu_eval.report.compare import Comparison
     from gpu_eval.report.run import Run
     from gpu_eval.version import __version__
 
 __all__ = [
+    "Comparison",
     "ConfusionMeter",
     "GpuEvalError",
     "LabelSpace",
     "Progress",
     "Run",
     "__version__",
+    "compare",
     "confusion_matrix",
+    "leaderboard",
     "load_labels",
     "open_run",
     "score",
 ]
 
 _HOMES = {
+    "Comparison": "report.compare",
     "GpuEvalError": "errors",
     "LabelSpace": "labels",
     "Run": "report.run",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +21,12 @@ from gpu_eval.inputs.pairs import Pair, Split, pair_up
 from gpu_eval.inputs.sources import open_source
 from gpu_eval.labels import Labels, as_labels
 from gpu_eval.meter import ConfusionMeter, confusion_matrix
+from gpu_eval.metrics.bootstrap import RESAMPLES
+from gpu_eval.report import compare as comparing
+from gpu_eval.report import leaderboard as ranking
 from gpu_eval.report import run as report
 from gpu_eval.report import schema
+from gpu_eval.report.compare import Comparison
 from gpu_eval.report.run import Run, open_run
 from gpu_eval.scheduling import runner
 from gpu_eval.scheduling import shards as sharding
@@ -30,7 +34,16 @@ from gpu_eval.scheduling.shards import Shard
 from gpu_eval.version import __version__
 from gpu_eval.work import ShardWork, Tally
 
-__all__ = ["ConfusionMeter", "Progress", "confusion_matrix", "open_run", "score"]
+__all__ = [
+    "ConfusionMeter",
+    "Progress",
+    "compare",
+    "confusion_matrix",
+    "leaderboard",
+    "open_run",
+    "score",
+    "write_html",
+]
 
 ON_ERROR = ("stop", "skip", "void")
 
@@ -65,6 +78,8 @@ def score(
     resume: bool = False,
     overwrite: bool = False,
     shard_size: int = 512,
+    bootstrap: int = RESAMPLES,
+    entry: Mapping[str, str | None] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Run:
     """Score a split of predictions and write the run folder `out`.
@@ -74,6 +89,8 @@ def score(
     (1080, 720, 480, 240, native or WxH) default to the benchmark's own. `on_error` says what becomes of
     images that cannot be scored: "stop" (the split is checked to its end, then this raises), "skip"
     (they are left out) or "void" (a missing or broken prediction counts as void everywhere).
+    `bootstrap` is the number of resamples the intervals come from, 0 for none. `entry` may hold the team,
+    method and link of the run's row on a leaderboard (`gpu-eval tag` sets them later).
 
     Raises
         SplitProblems: every problem of the split, found in one pass; the run stays incomplete.
@@ -87,6 +104,9 @@ def score(
     for name, value in (("threads", threads), ("shard_size", shard_size)):
         if value is not None and value < 1:
             raise OptionError(f"{name} must be at least 1", found=str(value))
+    if bootstrap < 0:
+        raise OptionError("bootstrap must be at least 0", found=str(bootstrap))
+    entry = report.make_entry(entry or {})
     task = make_task(
         space,
         gt_encoding=gt_encoding,
@@ -126,6 +146,7 @@ def score(
             "preds": str(preds),
             "decides": decides,
             "on_error": on_error,
+            "entry": entry,
             "labels": report.describe_labels(space),
             "engine": {"name": device.name, "why": why, "device": device.describe()},
             "notes": list(split.notes),
@@ -175,8 +196,87 @@ def score(
             if scored
             else None,
         )
-    report.finish(folder, facts, tally.confusion, space)
+    report.finish(folder, facts, tally.confusion, space, resamples=bootstrap)
     return open_run(folder)
+
+
+def compare(
+    run_a: Run | str | os.PathLike[str],
+    run_b: Run | str | os.PathLike[str],
+    *,
+    common: bool = False,
+    resamples: int = RESAMPLES,
+) -> Comparison:
+    """The second run against the first, B - A, with paired bootstrap intervals and p-values.
+
+    Runs may be given as their folders. `common` compares the images both have where the sets differ.
+
+    Raises
+        IncomparableRuns: ground truth, label space, protocols, resolution or images differ; it says which.
+        CorruptRun, IncompleteRun: a run cannot be used.
+    """
+    return comparing.compare(_opened(run_a), _opened(run_b), common=common, resamples=resamples)
+
+
+def leaderboard(
+    runs: Iterable[Run | str | os.PathLike[str]],
+    *,
+    published: bool = False,
+    sort: str | None = None,
+    protocol: str | None = None,
+) -> pa.Table:
+    """Runs of one split in order of their score, with ranks, tiers, intervals and provenance.
+
+    Runs may be given as their folders. `published` adds the rows of the benchmark's own boards; `sort` is
+    L3, L2, L1, AP or AP50. Columns: `report.schema.board`.
+
+    Raises
+        IncomparableRuns: ground truth, label space, protocols, resolution or splits differ.
+        CorruptRun, IncompleteRun: a run cannot be used.
+        OptionError: no runs, one twice, or an unknown sort or protocol.
+    """
+    return ranking.leaderboard(
+        [_opened(run) for run in runs], published=published, sort=sort, protocol=protocol
+    )
+
+
+def _opened(run: Run | str | os.PathLike[str]) -> Run:
+    return run if isinstance(run, Run) else open_run(Path(run))
+
+
+def check_html() -> None:
+    """Raise OptionError where the libraries that the HTML report needs are not installed."""
+    from gpu_eval.report import html
+
+    html.load_bundler()
+
+
+def write_html(
+    run: Run,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    gts: str | os.PathLike[str] | None = None,
+    preds: str | os.PathLike[str] | None = None,
+    labels: Labels | None = None,
+) -> Path:
+    """Write the HTML report of a run, by default as report.html of its folder; returns the path.
+
+    Its pictures of the worst images are read from `gts` and `preds`, or else from where the run was scored
+    from, if that is still there. `labels` is needed for pictures of a run with a label CSV of the user.
+
+    Raises
+        OptionError: the plotting libraries are not installed.
+        InputError: `gts` or `preds` are given and cannot be read.
+        ReportError: the page cannot be written.
+    """
+    from gpu_eval import thumbnails
+    from gpu_eval.report import html
+
+    check_html()  # before the pictures, which take longer
+    pictures = thumbnails.of_worst(
+        run, None if gts is None else os.fspath(gts), None if preds is None else os.fspath(preds), labels
+    )
+    return html.write_report(run, None if path is None else Path(path), pictures)
 
 
 def _stop_early(split: Split, on_error: str) -> None:

@@ -1,6 +1,7 @@
 """The command line: the only file that prints or exits.
 
-Exit codes: 0 done, 2 bad input or a run that cannot be used, 1 internal error, 130 Ctrl-C.
+Exit codes: 0 done, 2 bad input or a run that cannot be used, 3 a run is worse than `compare
+--fail-if-worse` allows, 1 internal error, 130 Ctrl-C.
 Results go to standard output; progress, notes and errors to standard error.
 """
 
@@ -13,9 +14,12 @@ from typing import Any
 
 import click
 
-from gpu_eval.errors import GpuEvalError, SplitProblems
+from gpu_eval.errors import GpuEvalError, OptionError, SplitProblems
 
 FORMATS = ("table", "json", "csv")
+
+# What a gate of a pipeline asks for.
+WORSE = 3
 
 # Rows of the table of problems on a terminal; run.json and the images table have the rest.
 PROBLEMS_SHOWN = 40
@@ -57,6 +61,17 @@ def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
+def _entry_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--team, --method and --link: the run's row on a leaderboard."""
+    for name, meaning in (
+        ("link", "Web address of the paper or code."),
+        ("method", "Name of the method on a leaderboard."),
+        ("team", "Name of the team on a leaderboard."),
+    ):
+        command = click.option(f"--{name}", metavar="TEXT", help=meaning)(command)
+    return command
+
+
 @main.command()
 @click.argument("gts", required=False)
 @click.argument("preds", required=False)
@@ -91,6 +106,16 @@ def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--resume", is_flag=True, help="Finish an interrupted run of the same inputs.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the output folder.")
 @click.option("--shard-size", type=int, default=512, show_default=True, help="Images per committed part.")
+@click.option(
+    "--bootstrap",
+    type=click.IntRange(0),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Resamples of the intervals; 0: no intervals.",
+)
+@_entry_options
+@click.option("--html", is_flag=True, help="Also write report.html into the run folder.")
 @_output_options
 def score(
     gts: str | None, preds: str | None, gts_option: str | None, preds_option: str | None, out: Path,
@@ -102,27 +127,27 @@ def score(
     """
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume and --overwrite contradict each other")
-    gts, preds = _one(gts, gts_option, "GTS"), _one(preds, preds_option, "PREDS")
-    if gts and not preds and not preds_option and gts_option:
-        gts, preds = gts_option, gts
-    if not gts or not preds:
-        raise click.UsageError("two inputs are needed: gpu-eval score GTS PREDS -o FOLDER")
-    _score(gts, preds, out, output, **options)
-
-
-def _one(argument: str | None, option: str | None, name: str) -> str | None:
-    if argument and option:
-        raise click.UsageError(f"{name} is given twice")
-    return argument or option
+    arguments = [argument for argument in (gts, preds) if argument]
+    sides = [option or (arguments.pop(0) if arguments else None) for option in (gts_option, preds_option)]
+    inputs = [side for side in sides if side]
+    if len(inputs) != 2 or arguments:
+        raise click.UsageError("exactly two inputs are needed: gpu-eval score GTS PREDS -o FOLDER")
+    _score(inputs[0], inputs[1], out, output, **options)
 
 
 def _score(gts: str | Path, preds: str | Path, out: Path, output: str, **options: Any) -> None:
     from gpu_eval import api, terminal
 
+    html = options.pop("html", False)
+    if html:
+        api.check_html()  # before scoring, which may take an hour
+    entry = {name: options.pop(name, None) for name in ("team", "method", "link")}
     with terminal.ProgressLine() as line:
-        run = api.score(gts, preds, out=out, progress=line.update, **options)
+        run = api.score(gts, preds, out=out, entry=entry, progress=line.update, **options)
     terminal.show_notes(run)
     terminal.show_run(run, output)
+    if html:
+        terminal.say(f"page: {api.write_html(run, labels=options.get('labels'))}")
 
 
 @main.command()
@@ -156,6 +181,110 @@ def query(run: Path, sql: str, output: str) -> None:
 
 
 @main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--images",
+    nargs=2,
+    metavar="GTS PREDS",
+    help="Where to read the worst images; default: where they were scored from.",
+)
+@click.option("--labels", metavar="NAME|CSV", help="The label CSV of the run, if it was one of your own.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write; default: report.html in RUN.",
+)
+def report(run: Path, images: tuple[str, str] | None, labels: str | None, out: Path | None) -> None:
+    """Write the HTML report of a run folder: one file that opens offline."""
+    from gpu_eval import api
+
+    gts, preds = images or (None, None)
+    click.echo(api.write_html(api.open_run(run), out, gts=gts, preds=preds, labels=labels))
+
+
+@main.command()
+@click.argument("run_a", metavar="RUN_A", type=click.Path(path_type=Path))
+@click.argument("others", metavar="RUN_B...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--common", is_flag=True, help="Where the image sets differ, compare the images both have.")
+@click.option("--level", type=int, help="Classes and images of this level; default: the finest.")
+@click.option("--protocol", metavar="NAME", help="idd or autonue; default: idd.")
+@click.option(
+    "--bootstrap", type=click.IntRange(0), default=2000, show_default=True, metavar="N", help="Resamples."
+)
+@click.option(
+    "--fail-if-worse",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="Exit with 3 if the mIoU (finest level) of a later run is more than X below the first run's.",
+)
+@_output_options
+@click.pass_context
+def compare(
+    ctx: click.Context, run_a: Path, others: tuple[Path, ...], common: bool, level: int | None,
+    protocol: str | None, bootstrap: int, fail_if_worse: float | None, output: str,
+) -> None:  # fmt: skip
+    """Compare later runs with the first one: differences, whether they are noise, and where they are.
+
+    Differences are B - A with paired bootstrap intervals and p-values. Runs of different ground truth,
+    labels or resolution are refused.
+    """
+    from gpu_eval import api, terminal
+
+    results = [api.compare(run_a, other, common=common, resamples=bootstrap) for other in others]
+    terminal.show_comparisons(results, output, level=level, protocol=protocol)
+    if fail_if_worse is None:
+        return
+    # A run without an mIoU (NaN) is no better either: a gate must not let it through.
+    worse = [result for result in results if not -result.difference(protocol=protocol) <= fail_if_worse]
+    for result in worse:
+        change = result.difference(protocol=protocol)
+        terminal.say(f"WORSE: {result.run_b} is {change:+.4f} mIoU against {run_a}, allowed -{fail_if_worse}")
+    if worse:
+        ctx.exit(WORSE)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--published", is_flag=True, help="Add the rows of the benchmark's own boards (IDD).")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for Parquet, CSV, Markdown, HTML.")
+@click.option("--sort", metavar="COLUMN", help="L3, L2, L1, AP or AP50; default: the finest level.")
+@click.option("--protocol", metavar="NAME", help="idd or autonue; default: idd.")
+@_output_options
+def leaderboard(
+    runs: tuple[Path, ...], published: bool, out: Path | None, sort: str | None, protocol: str | None,
+    output: str,
+) -> None:  # fmt: skip
+    """Rank runs of one split by mIoU, with intervals, tiers and provenance.
+
+    Runs that the paired bootstrap cannot tell from a tier's best run share its tier. Runs with images
+    missing are listed without a rank.
+    """
+    from gpu_eval import api, terminal
+    from gpu_eval.report.board import write_board
+
+    table = api.leaderboard(runs, published=published, sort=sort, protocol=protocol)
+    written = write_board(out, table) if out else []
+    terminal.show_board(table, output)
+    for path in written:
+        terminal.say(f"wrote {path}")
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@_entry_options
+def tag(run: Path, **given: str | None) -> None:
+    """Set the team, method or link of a run's row on a leaderboard; "" clears one."""
+    from gpu_eval import terminal
+    from gpu_eval.report import run as report
+
+    if all(value is None for value in given.values()):
+        raise click.UsageError("nothing to set: give --team, --method or --link")
+    entry = report.tag(run, given)
+    terminal.say(", ".join(f"{name}: {value or 'none'}" for name, value in entry.items()))
+
+
+@main.command()
 def info() -> None:
     """Say which engines serve on this machine, and why one does not."""
     from gpu_eval import terminal
@@ -177,7 +306,7 @@ def info() -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 def demo(out: Path, pairs: int, seed: int) -> None:
     """Draw a seeded street-like split and score it: the whole tool on one screen."""
-    from gpu_eval import synthetic, terminal
+    from gpu_eval import api, synthetic, terminal
 
     split = out / f"split-{pairs}-{seed}"
     if not (split / "done").exists():
@@ -186,7 +315,13 @@ def demo(out: Path, pairs: int, seed: int) -> None:
         (split / "done").touch()
     gts, preds, folder = split / "gt", split / "pred", out / "run"
     terminal.say(f"$ gpu-eval score {gts} {preds} -o {folder} --overwrite")
-    _score(gts, preds, folder, "table", overwrite=True)
+    try:
+        api.check_html()
+        html = True
+    except OptionError as error:
+        terminal.say(f"no HTML report: {error}")
+        html = False
+    _score(gts, preds, folder, "table", overwrite=True, html=html)
     terminal.say(
         f"\nnext: gpu-eval show {folder} --level 1\n"
         f'      gpu-eval query {folder} "SELECT class_name, iou FROM classes '

@@ -20,6 +20,7 @@
         RunExists              the output folder holds another run
         IncompleteRun          the run was stopped before its end
         CorruptRun             a file of the run is missing, truncated or foreign
+        IncomparableRuns       runs of different ground truth, protocol, resolution or images
       EngineError              an engine failed
         EngineUnavailable      the engine asked for cannot serve on this machine (exit code 2)
       ClusterError             a Dask cluster failed
@@ -154,6 +155,10 @@ class IncompleteRun(ReportError):
 
 
 class CorruptRun(ReportError):
+    pass
+
+
+class IncomparableRuns(ReportError):
     pass
 
 

@@ -48,7 +48,7 @@ class TinySplit:
         return list(self.maps)
 
     def total(self, size: tuple[int, int] | None = None) -> npt.NDArray[np.int64]:
-        """The literal confusion matrix at (height, width), default the maps' own: rows gt, columns prediction."""
+        """The literal confusion matrix at (height, width) or the maps' own; rows gt."""
         return np.sum([count(gt, pred, size) for gt, pred in self.maps.values()], axis=0)
 
 

@@ -92,6 +92,15 @@ class TestKilled:
         score(split, tmp_path / "undisturbed")
         assert_same_tables(tmp_path / "undisturbed", tmp_path / "run")
 
+    @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+    def test_killed_before_the_first_run_json_leaves_a_usable_folder(
+        self, split: TinySplit, tmp_path: Path, options: dict[str, Any]
+    ) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / ".run.json.4711.tmp").write_bytes(b"{")
+        run = score(split, tmp_path / "run", **options)
+        assert np.array_equal(run.confusion(), split.total())
+
 
 class TestParts:
     @pytest.mark.parametrize("name", sharding.PART_TABLES)

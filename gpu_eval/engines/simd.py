@@ -110,7 +110,7 @@ def word(typingctx, base, index):
     """Element `index` of the int64 array at address `base`."""
 
     def codegen(context, builder, signature, args):
-        return builder.load(_pointer(builder, *args, _I64))
+        return builder.load(_pointer(builder, args[0], args[1], _I64))
 
     return types.int64(types.int64, types.int64), codegen
 

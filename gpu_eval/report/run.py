@@ -10,12 +10,12 @@ The tables are described in `schema`. Everything here is recomputed from matrice
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,13 @@ import pyarrow.parquet as pq
 from gpu_eval.atomic import write, write_table
 from gpu_eval.errors import CorruptRun, IncompleteRun, OptionError, ReportError, RunExists
 from gpu_eval.labels import LabelSpace, Level
+from gpu_eval.metrics import bootstrap
 from gpu_eval.metrics import confusion as cm
-from gpu_eval.report import schema, tables
+from gpu_eval.report import counts, schema, tables
+from gpu_eval.report.counts import ImageCounts
+
+if TYPE_CHECKING:
+    import altair as alt
 
 RUN_JSON = "run.json"
 MANIFEST = "manifest.parquet"
@@ -46,7 +51,7 @@ def begin(folder: Path, facts: Mapping[str, Any], *, resume: bool = False, overw
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken = any(folder.iterdir())
+        taken = not all(_is_leftover(path) for path in folder.iterdir())
     except OSError as error:
         raise ReportError("cannot use the output folder", file=str(folder), found=error.strerror) from error
     if taken and not (folder / RUN_JSON).exists():
@@ -56,10 +61,10 @@ def begin(folder: Path, facts: Mapping[str, Any], *, resume: bool = False, overw
             expected="a new or empty folder, or one that holds a run",
             fix="choose another folder",
         )
+    previous = read_facts(folder) if taken else {}  # nothing is removed before the run is known as ours
     if taken and overwrite:
         _remove(folder)
     elif taken:
-        previous = read_facts(folder)
         if not resume:
             raise RunExists(
                 "the output folder holds another run",
@@ -84,11 +89,19 @@ def _differences(previous: Mapping[str, Any], facts: Mapping[str, Any]) -> list[
 
 def _remove(folder: Path) -> None:
     """Remove a run, and nothing that is not part of one."""
-    for name in _FOLDERS:
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
+    for parts in (folder / name for name in _FOLDERS if (folder / name).is_dir()):
+        for path in parts.iterdir():
+            if _is_leftover(path) or (path.name.startswith("part-") and path.suffix == ".parquet"):
+                path.unlink()
+        with contextlib.suppress(OSError):  # somebody's own files keep the folder
+            parts.rmdir()
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a file is one that `atomic.write` did not live to rename."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -118,11 +131,66 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def finish(folder: Path, facts: Mapping[str, Any], total: npt.NDArray[np.int64], labels: LabelSpace) -> None:
-    """Write the tables of the whole run, then run.json as complete."""
-    for name, table in tables.totals(total, labels).items():
+def finish(
+    folder: Path,
+    facts: Mapping[str, Any],
+    total: npt.NDArray[np.int64],
+    labels: LabelSpace,
+    *,
+    resamples: int = bootstrap.RESAMPLES,
+) -> None:
+    """Write the tables of the whole run, with intervals from so many resamples, then run.json as complete."""
+    counted = counts.read(folder, labels)
+    samples, units = counted.resampled(resamples, bootstrap.SEED)
+    intervals = {}
+    for key, (miou, iou) in samples.items():
+        low, high = bootstrap.interval(miou)
+        intervals[key] = tables.Interval(float(low), float(high), *bootstrap.interval(iou))
+    for name, table in tables.totals(total, labels, intervals).items():
         write_table(folder / f"{name}.parquet", table)
-    write_facts(folder, {**facts, "complete": True})
+    drawn = {
+        "method": "percentile bootstrap",
+        "units": units.kind,
+        "unit_count": units.count,
+        "resamples": resamples,
+        "confidence": bootstrap.CONFIDENCE,
+        "seed": bootstrap.SEED,
+    }
+    told = {
+        "intervals": drawn if resamples else None,
+        "gt_fingerprint": counted.gt_fingerprint,
+        "pred_fingerprint": counted.pred_fingerprint,
+    }
+    write_facts(folder, {**facts, **told, "complete": True})
+
+
+ENTRY = ("team", "method", "link")
+
+
+def make_entry(given: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The `entry` of run.json: who stands behind a run, None where not told.
+
+    Raises OptionError for a link that is not http(s), since pages will show it, and for other names.
+    """
+    unknown = set(given) - set(ENTRY)
+    if unknown:
+        raise OptionError("an entry has no such field", found=min(unknown), expected=", ".join(ENTRY))
+    link = given.get("link")
+    if link and not link.startswith(("https://", "http://")):
+        raise OptionError("a link must be a web address", found=link, expected="https://...")
+    return {name: given.get(name) or None for name in ENTRY}
+
+
+def tag(folder: Path, given: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Set the given fields of a run's entry, keep the others, and return all of them.
+
+    An empty text clears a field. Raises CorruptRun where there is no run, OptionError as `make_entry`.
+    """
+    facts = read_facts(folder)
+    told = {name: value for name, value in given.items() if value is not None}
+    entry = make_entry({**facts.get("entry", {}), **told})
+    write_facts(folder, {**facts, "entry": entry})
+    return entry
 
 
 def describe_labels(labels: LabelSpace) -> dict[str, Any]:
@@ -187,17 +255,52 @@ class Run:
         means = ", ".join(f"L{v.number} {self.miou(v.number):.4f}" for v in self.labels.levels)
         return f"<Run {self.folder}: {self.facts['images_scored']} images, mIoU {means}>"
 
+    def _repr_html_(self) -> str:
+        from gpu_eval.report.notebook import summary
+
+        return summary(self)
+
+    def plot_confusion(self, level: int | None = None) -> alt.LayerChart:
+        """The confusion matrix of a level (default: the finest) as an Altair heat map.
+
+        Rows are gt, columns prediction; cells are shares of the row. Raises OptionError where Altair is not
+        installed.
+        """
+        from gpu_eval.report import plots
+
+        return plots.confusion(self, level or self.labels.levels[0].number)
+
+    def plot_classes(self, level: int | None = None, protocol: str | None = None) -> alt.LayerChart:
+        """The IoU of each class as an Altair bar chart, with intervals where the run has them.
+
+        `level` defaults to the finest, `protocol` to the label space's first. Raises OptionError where
+        Altair is not installed.
+        """
+        from gpu_eval.report import plots
+
+        number = self.labels.levels[0].number if level is None else level
+        return plots.classes(self, number, protocol or self.labels.protocols[0])
+
     def _table(self, name: str) -> pa.Table:
-        path = self.folder / (f"{name}.parquet" if name in schema.SINGLE_FILES else name)
-        try:
-            return pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise CorruptRun(
-                "a table of the run cannot be read",
-                file=str(path),
-                found=str(error),
-                fix="run again with --overwrite",
-            ) from error
+        tables = []
+        for path in self._files(name):
+            try:
+                tables.append(pq.ParquetFile(path).read().replace_schema_metadata(None))
+            except (OSError, pa.ArrowInvalid) as error:
+                raise _unreadable(path, error) from error
+        return pa.concat_tables(tables)
+
+    def _files(self, name: str) -> list[Path]:
+        """The files of a table. Raises CorruptRun where one is missing: a lost part is lost images."""
+        if name in schema.SINGLE_FILES:
+            files = [self.folder / f"{name}.parquet"]
+        else:
+            parts = -(-self.facts["images"] // self.facts["decides"]["shard_size"])
+            files = [self.folder / name / f"part-{number:06d}.parquet" for number in range(parts)]
+        for path in files:
+            if not path.is_file():
+                raise _unreadable(path, "no such file")
+        return files
 
     @cached_property
     def levels(self) -> pa.Table:
@@ -224,6 +327,20 @@ class Run:
         """One row per non-zero cell of each image's confusion matrix."""
         return self._table("cells")
 
+    def image_counts(self) -> ImageCounts:
+        """What resampling and comparing need of each scored image. Raises CorruptRun for a lost part."""
+        counted = counts.read(self.folder, self.labels)
+        found, expected = len(counted.keys) + len(counted.missing), self.facts["images"]
+        if found != expected:
+            raise CorruptRun(
+                "images of the run are missing",
+                file=str(self.folder / "images"),
+                found=f"{found} images",
+                expected=str(expected),
+                fix="run again with --overwrite",
+            )
+        return counted
+
     def confusion(self, level: int | None = None) -> npt.NDArray[np.int64]:
         """The confusion matrix of the whole split at a level (default: the finest).
 
@@ -232,7 +349,7 @@ class Run:
         """
         finest = self.labels.n_classes + 1
         total = self._table("confusion")["pixels"].to_numpy().reshape(finest, finest)
-        wanted = self.labels.level(level or self.labels.levels[0].number)
+        wanted = self.labels.level(self.labels.levels[0].number if level is None else level)
         return cm.roll_up(total, wanted.groups)
 
     def miou(self, level: int | None = None, protocol: str = "idd") -> float:
@@ -240,7 +357,7 @@ class Run:
 
         Raises OptionError for a level or protocol that the run does not have.
         """
-        number = level or self.labels.levels[0].number
+        number = self.labels.levels[0].number if level is None else level
         self.labels.level(number)
         for row in self.levels.to_pylist():
             if row["level"] == number and row["protocol"] == protocol:
@@ -257,11 +374,14 @@ class Run:
 
         with duckdb.connect() as connection:
             for name in schema.tables():
-                path = self.folder / (
-                    f"{name}.parquet" if name in schema.SINGLE_FILES else f"{name}/*.parquet"
-                )
-                quoted = str(path).replace("'", "''")
-                connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")
+                files = ", ".join(_sql_path(path) for path in self._files(name))
+                try:
+                    connection.execute(
+                        f"CREATE VIEW {name} AS SELECT * FROM "
+                        f"read_parquet([{files}], hive_partitioning = false)"
+                    )
+                except duckdb.Error as error:
+                    raise _unreadable(self.folder / name, error) from error
             try:
                 answer = connection.sql(query)
                 if answer is None:
@@ -271,6 +391,21 @@ class Run:
                 raise OptionError("the query failed", found=str(error)) from error
         assert isinstance(table, pa.Table)
         return table
+
+
+def _unreadable(path: Path, why: object) -> CorruptRun:
+    return CorruptRun(
+        "a table of the run cannot be read",
+        file=str(path),
+        found=str(why),
+        fix="run again with --resume to restore it, or with --overwrite",
+    )
+
+
+def _sql_path(path: Path) -> str:
+    """A path as an SQL text in which no character is a wildcard."""
+    literal = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+    return "'" + literal.replace("'", "''") + "'"
 
 
 def open_run(folder: str | Path) -> Run:

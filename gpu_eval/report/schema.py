@@ -31,6 +31,13 @@ def _size(name: str, meaning: str) -> pa.Field:
     return _field(name, pa.int32(), meaning, "pixels", nullable=True)
 
 
+_DIFFERENCE = [
+    _share("difference", "second run minus first run; NaN where one of them has no score"),
+    _share("low", "lower bound of the paired bootstrap interval of the difference"),
+    _share("high", "upper bound of the same interval"),
+    _field("p", pa.float64(), "two-sided p-value of no difference, for this row alone", "probability"),
+]
+
 _IMAGE_ID = _field("image_id", pa.int64(), "position of the image in the sorted split")
 _LEVEL = _field("level", pa.int8(), "level of the label hierarchy; the largest number is the finest")
 _CLASS_ID = _field("class_id", pa.int16(), "class within its level")
@@ -50,6 +57,8 @@ LEVELS = pa.schema(
             "classes",
         ),
         _share("miou", "mean of the classes' IoU; NaN where the protocol gives none"),
+        _share("miou_low", "lower bound of the bootstrap interval of miou (run.json: intervals); NaN: none"),
+        _share("miou_high", "upper bound of the same interval"),
         _share("pixel_accuracy", "right pixels over pixels with ground truth"),
         _share("mean_accuracy", "mean of the recall of classes with ground truth"),
         _share("frequency_weighted_iou", "IoU weighted by ground-truth pixels"),
@@ -67,6 +76,8 @@ CLASSES = pa.schema(
         _pixels("fp", "false positives: predicted so where the ground truth is another class"),
         _pixels("fn", "false negatives: of this class, predicted otherwise (void included under idd)"),
         _share("iou", "tp / (tp + fp + fn); NaN for a class that never occurs"),
+        _share("iou_low", "lower bound of the bootstrap interval of iou, over resamples with the class"),
+        _share("iou_high", "upper bound of the same interval"),
         _share("precision", "tp / (tp + fp)"),
         _share("recall", "tp / (tp + fn)"),
         _share("dice", "2 tp / (2 tp + fp + fn)"),
@@ -141,6 +152,76 @@ def images(levels: Iterable[int]) -> pa.Schema:
     return pa.schema([*_IMAGES, *means])
 
 
+COMPARED_LEVELS = pa.schema(
+    [
+        _PROTOCOL,
+        _LEVEL,
+        _share("miou_a", "mIoU of the first run, over the compared images"),
+        _share("miou_b", "mIoU of the second run, over the compared images"),
+        *_DIFFERENCE,
+    ]
+)
+
+COMPARED_CLASSES = pa.schema(
+    [
+        _PROTOCOL,
+        _LEVEL,
+        _CLASS_ID,
+        _field("class_name", pa.string(), "name of the class"),
+        _share("iou_a", "IoU of the first run; NaN where it never occurs"),
+        _share("iou_b", "IoU of the second run"),
+        *_DIFFERENCE,
+    ]
+)
+
+COMPARED_IMAGES = pa.schema(
+    [
+        _field("key", pa.string(), "drive and image name without the suffix"),
+        _LEVEL,
+        _share("miou_a", "mean IoU of the image in the first run (protocol idd)"),
+        _share("miou_b", "mean IoU of the image in the second run (protocol idd)"),
+        _share("difference", "second run minus first run"),
+    ]
+)
+
+
+def board(levels: Iterable[int]) -> pa.Schema:
+    """The leaderboard of a label space with these level numbers: three columns for each."""
+    means = [
+        field
+        for n in levels
+        for field in (
+            _share(f"miou_level{n}", f"mIoU at level {n}", nullable=True),
+            _share(f"miou_level{n}_low", "lower bound of its bootstrap interval", nullable=True),
+            _share(f"miou_level{n}_high", "upper bound of its bootstrap interval", nullable=True),
+        )
+    ]
+    return pa.schema(
+        [
+            _field("rank", pa.int32(), "1 is best; null: published, or images missing", nullable=True),
+            _field("tier", pa.int32(), "runs that noise cannot tell from the tier's best", nullable=True),
+            _field("team", pa.string(), "who", nullable=True),
+            _field("method", pa.string(), "how", nullable=True),
+            _field("link", pa.string(), "web address of a paper or code", nullable=True),
+            *means,
+            _share("ap", "average precision (instance task)", nullable=True),
+            _share("ap50", "average precision at 50 % overlap (instance task)", nullable=True),
+            _field("source", pa.string(), "scored: by this program; published: copied, not scored here"),
+            _field("published_rank", pa.int32(), "rank on the published board", nullable=True),
+            _field("protocol", pa.string(), "protocol of the mIoU columns", nullable=True),
+            _field("images_scored", pa.int64(), "images in the scores", "images", nullable=True),
+            _field("images", pa.int64(), "images of the split", "images", nullable=True),
+            _share("completeness", "images scored over images of the split", nullable=True),
+            _field("images_void", pa.int64(), "of the scored, counted as predicted void", nullable=True),
+            _field("gt_fingerprint", pa.string(), "SHA-256 of the ground truth's content", nullable=True),
+            _field("pred_fingerprint", pa.string(), "SHA-256 of the matrices of all images", nullable=True),
+            _field("version", pa.string(), "gpu-eval that counted the pixels", nullable=True),
+            _field("engine", pa.string(), "engine that counted the pixels", nullable=True),
+            _field("run", pa.string(), "the run folder; of a published row, where it was copied from"),
+        ]
+    )
+
+
 def tables(levels: Sequence[int] = (3, 2, 1)) -> dict[str, pa.Schema]:
     """All tables by their name in SQL and on disk."""
     return {
@@ -165,19 +246,26 @@ def markdown() -> str:
         "Generated from `gpu_eval/report/schema.py` by `python docs/make_schema.py`; do not edit.",
         "The images table has one `miou_level<N>` column per level of the label space (here IDD's three).",
     ]
-    for name, schema in tables().items():
+    for name, table in tables().items():
         where = f"{name}.parquet" if name in SINGLE_FILES else f"{name}/part-*.parquet"
-        lines += [
-            "",
-            f"## {name}",
-            "",
-            f"`{where}`",
-            "",
-            "| column | type | unit | meaning |",
-            "|---|---|---|---|",
-        ]
-        for field in schema:
-            facts = {key.decode(): value.decode() for key, value in field.metadata.items()}
-            kind = f"{field.type}, may be null" if field.nullable else str(field.type)
-            lines.append(f"| {field.name} | {kind} | {facts.get('unit', '')} | {facts['meaning']} |")
+        lines += _described(name, f"`{where}`", table)
+    lines += [
+        "",
+        "# Tables over several runs",
+        "",
+        "Of `gpu_eval.compare` (the first three; B - A) and `gpu_eval.leaderboard`.",
+    ]
+    lines += _described("Comparison.levels", "One row per protocol and level.", COMPARED_LEVELS)
+    lines += _described("Comparison.classes", "One row per protocol, level and class.", COMPARED_CLASSES)
+    lines += _described("Comparison.images", "One row per level and compared image.", COMPARED_IMAGES)
+    lines += _described("leaderboard", "`leaderboard.parquet`, `leaderboard.csv`", board((3, 2, 1)))
     return "\n".join(lines) + "\n"
+
+
+def _described(title: str, where: str, table: pa.Schema) -> list[str]:
+    lines = ["", f"## {title}", "", where, "", "| column | type | unit | meaning |", "|---|---|---|---|"]
+    for field in table:
+        facts = {key.decode(): value.decode() for key, value in field.metadata.items()}
+        kind = f"{field.type}, may be null" if field.nullable else str(field.type)
+        lines.append(f"| {field.name} | {kind} | {facts.get('unit', '')} | {facts['meaning']} |")
+    return lines

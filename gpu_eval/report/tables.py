@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -136,12 +136,28 @@ def total_of_cells(cells: pa.Table, n_classes: int) -> Confusion:
     return total.reshape(size, size)
 
 
-def totals(confusion: Confusion, labels: LabelSpace) -> dict[str, pa.Table]:
-    """The tables of a whole run: levels, classes and confusion, for every protocol of the label space."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Interval:
+    """Bounds of a level's mIoU and of its classes' IoU, shape (n,); NaN where there are none."""
+
+    miou_low: float
+    miou_high: float
+    iou_low: npt.NDArray[np.float64]
+    iou_high: npt.NDArray[np.float64]
+
+
+def totals(
+    confusion: Confusion, labels: LabelSpace, intervals: Mapping[tuple[str, int], Interval]
+) -> dict[str, pa.Table]:
+    """The tables of a whole run: levels, classes and confusion, for every protocol of the label space.
+
+    `intervals` has one entry per protocol and level.
+    """
     levels: list[dict[str, object]] = []
     classes: list[dict[str, object]] = []
     for protocol in labels.protocols:
         for score in semantic.score(confusion, labels, protocol):
+            interval = intervals[protocol, score.level]
             levels.append(
                 {
                     "protocol": protocol,
@@ -149,6 +165,8 @@ def totals(confusion: Confusion, labels: LabelSpace) -> dict[str, pa.Table]:
                     "classes": len(score.names),
                     "classes_in_mean": score.classes_in_mean,
                     "miou": score.miou,
+                    "miou_low": interval.miou_low,
+                    "miou_high": interval.miou_high,
                     "pixel_accuracy": score.pixel_accuracy,
                     "mean_accuracy": score.mean_accuracy,
                     "frequency_weighted_iou": score.frequency_weighted_iou,
@@ -160,6 +178,8 @@ def totals(confusion: Confusion, labels: LabelSpace) -> dict[str, pa.Table]:
                 "fp": score.fp,
                 "fn": score.fn,
                 "iou": score.iou,
+                "iou_low": interval.iou_low,
+                "iou_high": interval.iou_high,
                 "precision": score.precision,
                 "recall": score.recall,
                 "dice": score.dice,

@@ -1,0 +1,219 @@
+"""`python -m bench report`: what people wait for after the pixels are counted.
+
+Run folders of made-up matrices as large as a test split and as a large one: sparse as street scenes are
+(60 non-zero cells an image), twelve frames a drive. Every measured stage runs in a process of its own, so
+that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import machine
+from bench.output import write_json
+from gpu_eval.labels import load_labels
+from gpu_eval.metrics import bootstrap
+from gpu_eval.report import compare, html, leaderboard, tables
+from gpu_eval.report import run as report
+from gpu_eval.report.run import open_run
+from gpu_eval.report.schema import FORMAT_VERSION
+from gpu_eval.report.tables import ImageRow
+from gpu_eval.scheduling import shards as sharding
+
+SHARD = 512
+PER_DRIVE = 12
+CELLS = 60
+BOOTSTRAP_GOAL_S = 2.0
+GOAL_IMAGES = 4038
+
+
+def run(*, sizes: list[int], repeat: int, out: Path | None) -> int:
+    """Print and write time and memory of each stage; 1 where the bootstrap's goal is not reached."""
+    about = machine.describe()
+    print(machine.headline(about))
+    results = []
+    with tempfile.TemporaryDirectory(prefix="gpu-eval-bench-") as name:
+        for images in sizes:
+            runs = [Path(name) / f"{images}-{which}" for which in "ab"]
+            # Elsewhere: Linux charges a process with what its parent held when it was started.
+            with multiprocessing.get_context("spawn").Pool(2) as pool:
+                pool.starmap(_write, [(folder, images, which) for which, folder in enumerate(runs)])
+            for title, stage in STAGES.items():
+                times, peak = _measure(stage, runs, repeat)
+                results.append(
+                    {
+                        "images": images,
+                        "stage": title,
+                        "all_s": times,
+                        "min_s": min(times),
+                        "median_s": statistics.median(times),
+                        "peak_mb": peak,
+                    }
+                )
+                print(
+                    f"{images:>8,} images  {title:<44} min {min(times):7.3f} s  "
+                    f"median {statistics.median(times):7.3f} s  peak {peak:6.0f} MB"
+                )
+    goals = [r for r in results if r["images"] == GOAL_IMAGES and r["stage"] == next(iter(STAGES))]
+    reached = all(result["median_s"] < BOOTSTRAP_GOAL_S for result in goals)
+    if goals:
+        print(
+            f"goal, {bootstrap.RESAMPLES:,} resamples of {GOAL_IMAGES:,} images in under "
+            f"{BOOTSTRAP_GOAL_S} s: {'reached' if reached else 'NOT reached'}"
+        )
+    write_json(
+        out,
+        {"benchmark": "report", "machine": about, "resamples": bootstrap.RESAMPLES, "results": results},
+    )
+    return 0 if reached else 1
+
+
+def _bootstrap_images(runs: list[Path]) -> Callable[[], object]:
+    counted = open_run(runs[0]).image_counts()
+
+    def stage() -> None:
+        sums = bootstrap.resample(counted.sums)
+        for miou, iou in counted.columns.scores(sums).values():
+            bootstrap.interval(miou)
+            bootstrap.interval(iou)
+
+    return stage
+
+
+def _bootstrap_drives(runs: list[Path]) -> Callable[[], object]:
+    counted = open_run(runs[0]).image_counts()
+    return lambda: counted.resampled(bootstrap.RESAMPLES, 0)
+
+
+def _read(runs: list[Path]) -> Callable[[], object]:
+    return lambda: open_run(runs[0]).image_counts()
+
+
+def _compare(runs: list[Path]) -> Callable[[], object]:
+    return lambda: compare.compare(open_run(runs[0]), open_run(runs[1]))
+
+
+def _leaderboard(runs: list[Path]) -> Callable[[], object]:
+    return lambda: leaderboard.leaderboard([open_run(folder) for folder in runs])
+
+
+def _html(runs: list[Path]) -> Callable[[], object]:
+    return lambda: html.write_report(open_run(runs[0]))
+
+
+# What is measured: a function that prepares, untimed, and gives back what is timed. The first has the goal.
+STAGES: dict[str, Callable[[list[Path]], Callable[[], object]]] = {
+    "bootstrap over images, resampling and scores": _bootstrap_images,
+    "bootstrap over drives, resampling": _bootstrap_drives,
+    "reading the parts back": _read,
+    "compare of two runs, reading included": _compare,
+    "leaderboard of two runs, reading included": _leaderboard,
+    "HTML report without pictures": _html,
+}
+
+
+def _measure(
+    stage: Callable[[list[Path]], Callable[[], object]], runs: list[Path], repeat: int
+) -> tuple[list[float], float]:
+    """Seconds of each repeat and the peak resident set in MB (10^6 bytes), in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_timed, (stage, runs, repeat))
+
+
+def _timed(
+    stage: Callable[[list[Path]], Callable[[], object]], runs: list[Path], repeat: int
+) -> tuple[list[float], float]:
+    prepared = stage(runs)
+    times = []
+    for _ in range(repeat):
+        begin = time.perf_counter()
+        prepared()
+        times.append(time.perf_counter() - begin)
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    return times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _write(folder: Path, images: int, which: int) -> None:
+    """A run of `images` images; the ground truth is the same for every `which`."""
+    space = load_labels("idd")
+    n = space.n_classes
+    facts: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "complete": False,
+        "fingerprint": "bench",
+        "decides": {
+            "version": "bench",
+            "gt_encoding": "level3",
+            "pred_encoding": "level3",
+            "resolution": [1080, 1920],
+            "void_on_error": False,
+            "shard_size": SHARD,
+        },
+        "entry": report.make_entry({}),
+        "labels": report.describe_labels(space),
+        "engine": {"name": "bench", "why": "", "device": ""},
+        "created": "2026-01-01T00:00:00+00:00",
+        "gts": "gts",
+        "preds": "preds",
+        "on_error": "stop",
+        "notes": [],
+        "images": images,
+        "images_scored": images,
+        "images_void": 0,
+        "images_failed": 0,
+        "images_resumed": 0,
+        "decoders": {"simd": images, "pillow": 0},
+        "gt_outside": 0,
+        "pred_outside": 0,
+        "warning_count": 0,
+        "warnings": [],
+        "problem_count": 0,
+        "problems": [],
+        "seconds": {"listing": 1.0, "scoring": 1.0},
+    }
+    report.begin(folder, facts)
+    total = np.zeros((n + 1, n + 1), np.int64)
+    for shard in sharding.cut(images, SHARD):
+        count = shard.last - shard.first
+        rng, errors = (
+            np.random.default_rng([shard.number, 0]),
+            np.random.default_rng([shard.number, 1, which]),
+        )
+        matrices = np.zeros((count, n + 1, n + 1), np.int64)
+        for matrix in matrices:
+            present = rng.choice(n + 1, 14, replace=False)
+            matrix[present, present] = rng.multinomial(1920 * 1080, rng.dirichlet(np.full(14, 0.4)))
+            gts, preds = errors.choice(present, CELLS - 14), errors.integers(0, n + 1, CELLS - 14)
+            for gt, pred in zip(gts, preds, strict=True):
+                moved = matrix[gt, gt] // 20
+                matrix[gt, gt] -= moved
+                matrix[gt, pred] += moved
+        rows = [
+            _row(shard.first + i, f"{(shard.first + i) // PER_DRIVE:06d}", f"{shard.first + i:07d}")
+            for i in range(count)
+        ]
+        sharding.commit(folder, shard, tables.part(rows, list(matrices), space), "bench")
+        total += matrices.sum(axis=0)
+    report.finish(folder, facts, total, space, resamples=0)
+
+
+def _row(image_id: int, drive: str, name: str) -> ImageRow:
+    known: dict[str, Any] = {
+        "image_id": image_id,
+        "key": f"{drive}/{name}",
+        "drive": drive,
+        "gt_file": f"{drive}/{name}_gtFine_labellevel3Ids.png",
+        "status": "ok",
+    }
+    return ImageRow(**{field: known.get(field) for field in ImageRow.__slots__})
