@@ -132,9 +132,10 @@ class _Workspace:
         self.gt_slab = _grown(self.gt_slab, gt_bytes)
         self.pred_slab = _grown(self.pred_slab, pred_bytes)
 
-    def fit_maps(self, gt_raw: int, pred_raw: int, width: int, payload: int) -> None:
-        self.gt_raw = _grown(self.gt_raw, max(gt_raw, HUGE_PAGES))
-        self.pred_raw = _grown(self.pred_raw, max(pred_raw, HUGE_PAGES))
+    def fit_maps(self, gt_size: tuple[int, int], pred_size: tuple[int, int], payload: int) -> None:
+        width = max(gt_size[1], pred_size[1])
+        self.gt_raw = _grown(self.gt_raw, max(_raw_size(gt_size), HUGE_PAGES))
+        self.pred_raw = _grown(self.pred_raw, max(_raw_size(pred_size), HUGE_PAGES))
         self.payload = _grown(self.payload, payload)
         self.rows = _grown(self.rows, kernels.rows_size(width))
         if self.runs.shape[2] < width + 2:
@@ -210,7 +211,7 @@ class CpuEngine:
         height, width = gt.shape
         if height and width:
             with self._workspace() as ws:
-                ws.fit_maps(0, 0, width, 0)
+                ws.rows = _grown(ws.rows, kernels.rows_size(width))
                 columns = np.arange(width + 1, dtype=np.int64)
                 gt, pred = (np.require(side, np.uint8, ("C", "W")) for side in (gt, pred))
                 kernels.count_arrays(gt, pred, columns, luts.gt, luts.pred, ws.rows, cells)
@@ -254,6 +255,7 @@ class _Turn:
         ws.fit_slabs(sum(e.size for e in gt_entries), sum(e.size for e in pred_entries))
         self.gts = _Side(ws, gts, gt_entries, ws.gt_slab)
         self.preds = _Side(ws, preds, pred_entries, ws.pred_slab)
+        self.counted = self._count_alike()
 
     def run(self) -> list[ImageResult]:
         results = []
@@ -277,67 +279,80 @@ class _Turn:
     def _score(self, result: ImageResult, gt: int, pred: int) -> None:
         self.gts.raise_unreadable(gt)
         self.preds.raise_unreadable(pred)
-        cells = np.zeros(self.luts.classes**2, np.int64)
-        if not self._score_simple(result, gt, pred, cells):
-            self._score_with_pillow(result, gt, pred, cells)
+        cells = self._score_simple(result, gt, pred)
+        if cells is None:
+            cells = self._score_with_pillow(result, gt, pred)
         self._accept(result, cells, gt, pred)
         result.warning = _aspect_warning(result)
 
-    def _score_simple(self, result: ImageResult, gt: int, pred: int, cells: Ints) -> bool:
-        """Count with the kernels. False if they do not take one of the maps, or stumble over it."""
-        gt_scan, pred_scan = self.gts.scans[gt], self.preds.scans[pred]
-        if not (gt_scan[kernels.SIMPLE] and pred_scan[kernels.SIMPLE]):
-            return False
-        gt_size = int(gt_scan[kernels.HEIGHT]), int(gt_scan[kernels.WIDTH])
-        pred_size = int(pred_scan[kernels.HEIGHT]), int(pred_scan[kernels.WIDTH])
-        gt_bytes, pred_bytes = _raw_size(gt_size), _raw_size(pred_size)
-        ws = self.ws
-        ws.fit_maps(
-            gt_bytes,
-            pred_bytes,
-            max(gt_size[1], pred_size[1]),
-            int(max(gt_scan[kernels.PAYLOAD], pred_scan[kernels.PAYLOAD])),
-        )
-        if not (
-            self.gts.inflate(gt, ws.gt_raw, gt_bytes) and self.preds.inflate(pred, ws.pred_raw, pred_bytes)
-        ):
-            return False
-        if self._count(ws.gt_raw, gt_size, ws.pred_raw, pred_size, cells) != kernels.OK:
-            cells[:] = 0
-            return False
-        result.gt_size, result.pred_size, result.decoder = gt_size, pred_size, "simd"
-        return True
+    def _count_alike(self) -> dict[int, Ints]:
+        """Cells of all pairs of simple maps of one size, by gt index, but those the kernels stumble over.
 
-    def _count(
-        self,
-        gt_raw: Bytes,
-        gt_size: tuple[int, int],
-        pred_raw: Bytes,
-        pred_size: tuple[int, int],
-        cells: Ints,
-    ) -> int:
-        """Count two filtered maps at the task's resolution; returns a status of `cpu_kernels`."""
-        ws, luts = self.ws, self.luts
+        One call per size, which is mostly one per turn, because each call gives up and takes back
+        Python's lock, which threads then queue for.
+        """
+        groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        pred = 0
+        for gt, pair in enumerate(self.pairs):
+            if pair.pred is None:
+                continue
+            size = self.gts.simple_size(gt)
+            if size is not None and size == self.preds.simple_size(pred):
+                groups.setdefault(size, []).append((gt, pred))
+            pred += 1
+        ws, luts, gts, preds = self.ws, self.luts, self.gts, self.preds
+        counted = {}
+        for size, group in groups.items():
+            picks = np.array(group, np.int64)
+            ws.fit_maps(size, size, int(max(gts.payload(picks[:, 0]), preds.payload(picks[:, 1]))))
+            height, width = self.task.resolution or size
+            _, row_weights, _ = _weights(size[0], height)
+            _, _, columns = _weights(size[1], width)
+            cells = np.zeros((len(group), luts.classes**2), np.int64)
+            statuses = np.zeros(len(group), np.int64)
+            kernels.count_alike(
+                gts.slab, gts.offsets, gts.scans, preds.slab, preds.offsets, preds.scans, picks,
+                row_weights, columns, luts.gt, luts.pred, ws.payload, ws.gt_raw, ws.pred_raw, ws.rows,
+                ws.decompressor, ws.libdeflate.decompress, cells, statuses,
+            )  # fmt: skip
+            for (gt, _), status, of_pair in zip(group, statuses.tolist(), cells, strict=True):
+                if status == kernels.OK:
+                    counted[gt] = of_pair
+        return counted
+
+    def _score_simple(self, result: ImageResult, gt: int, pred: int) -> Ints | None:
+        """The cells of two simple maps. None if the kernels do not take one of them, or stumble over it."""
+        gt_size, pred_size = self.gts.simple_size(gt), self.preds.simple_size(pred)
+        if gt_size is None or pred_size is None:
+            return None
+        cells = self.counted.get(gt) if gt_size == pred_size else self._count_resized(gt, pred)
+        if cells is not None:
+            result.gt_size, result.pred_size, result.decoder = gt_size, pred_size, "simd"
+        return cells
+
+    def _count_resized(self, gt: int, pred: int) -> Ints | None:
+        """Inflate and count two maps of different sizes; None if the kernels stumble over one of them."""
+        ws, luts, gts, preds = self.ws, self.luts, self.gts, self.preds
+        gt_size, pred_size = gts.simple_size(gt), preds.simple_size(pred)
+        assert gt_size is not None
+        assert pred_size is not None
+        ws.fit_maps(gt_size, pred_size, int(max(gts.payload(gt), preds.payload(pred))))
+        if not (gts.inflate(gt, ws.gt_raw, gt_size) and preds.inflate(pred, ws.pred_raw, pred_size)):
+            return None
         height, width = self.task.resolution or gt_size
-        gt_rows, row_weights, _ = _weights(gt_size[0], height)
+        gt_rows, _, _ = _weights(gt_size[0], height)
         _, _, gt_columns = _weights(gt_size[1], width)
-        if gt_size == pred_size:
-            return int(
-                kernels.count_pair(
-                    gt_raw, pred_raw, *gt_size, row_weights, gt_columns, luts.gt, luts.pred, ws.rows, cells
-                )
-            )
         pred_rows, _, _ = _weights(pred_size[0], height)
         _, _, pred_columns = _weights(pred_size[1], width)
-        return int(
-            kernels.count_resized(
-                gt_raw, *gt_size, gt_rows, gt_columns,
-                pred_raw, *pred_size, pred_rows, pred_columns,
-                luts.gt, luts.pred, ws.rows, ws.runs[0], ws.runs[1], cells,
-            )
+        cells = np.zeros(luts.classes**2, np.int64)
+        status = kernels.count_resized(
+            ws.gt_raw, *gt_size, gt_rows, gt_columns,
+            ws.pred_raw, *pred_size, pred_rows, pred_columns,
+            luts.gt, luts.pred, ws.rows, ws.runs[0], ws.runs[1], cells,
         )  # fmt: skip
+        return cells if status == kernels.OK else None
 
-    def _score_with_pillow(self, result: ImageResult, gt: int, pred: int, cells: Ints) -> None:
+    def _score_with_pillow(self, result: ImageResult, gt: int, pred: int) -> Ints:
         gt_map, pred_map = self.gts.decode(gt), self.preds.decode(pred)
         result.gt_size, result.pred_size, result.decoder = gt_map.shape, pred_map.shape, "pillow"
         size = self.task.resolution or gt_map.shape
@@ -346,7 +361,7 @@ class _Turn:
             _classes(pred_map, self.task.pred_table, self.task.n_classes), size, pred_map.dtype
         )
         joint = gt_classes.astype(np.int64) * self.luts.classes + pred_classes
-        cells += np.bincount(joint.ravel(), minlength=cells.size)
+        return np.bincount(joint.ravel(), minlength=self.luts.classes**2)
 
     def _score_as_void(self, result: ImageResult, gt: int) -> None:
         """Count the gt against a prediction that is void everywhere; leaves the error that led here."""
@@ -417,19 +432,20 @@ class _Side:
         if index in self.errors:
             raise self.errors[index]
 
-    def inflate(self, index: int, raw: Bytes, size: int) -> bool:
-        ws = self.ws
-        payload = self.scans[index, kernels.PAYLOAD]
+    def simple_size(self, index: int) -> tuple[int, int] | None:
+        """(height, width) of a map that the kernels take; None for any other."""
+        scan = self.scans[index]
+        return (int(scan[kernels.HEIGHT]), int(scan[kernels.WIDTH])) if scan[kernels.SIMPLE] else None
+
+    def payload(self, index: int | Ints) -> int:
+        """Bytes of the largest zlib stream among these files."""
+        return int(np.max(self.scans[index, kernels.PAYLOAD]))
+
+    def inflate(self, index: int, raw: Bytes, size: tuple[int, int]) -> bool:
         status = kernels.inflate(
-            self.slab,
-            self.offsets[index],
-            payload,
-            ws.payload,
-            raw,
-            size,
-            ws.decompressor,
-            ws.libdeflate.decompress,
-        )
+            self.slab, self.offsets[index], self.payload(index), self.ws.payload, raw, _raw_size(size),
+            self.ws.decompressor, self.ws.libdeflate.decompress,
+        )  # fmt: skip
         return bool(status == 0)
 
     def decode(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:

@@ -325,6 +325,50 @@ def count_pair(gt_raw, pred_raw, height, width, row_weights, columns, gt_lut, pr
 
 
 @_jit
+def count_alike(
+    gt_slab,
+    gt_offsets,
+    gt_scans,
+    pred_slab,
+    pred_offsets,
+    pred_scans,
+    picks,
+    row_weights,
+    columns,
+    gt_lut,
+    pred_lut,
+    payload,
+    gt_raw,
+    pred_raw,
+    scratch,
+    decompressor,
+    decompress,
+    cells,
+    statuses,
+):
+    """Inflate and count scanned pairs whose maps all have one size, in one call.
+
+    picks: int64 (pairs, 2), indices into the gt's and the predictions' scans. Fills cells, int64
+    (pairs, classes * classes), and statuses, int64 (pairs,); cells of a status other than OK mean nothing.
+    """
+    height, width = gt_scans[picks[0, 0], HEIGHT], gt_scans[picks[0, 0], WIDTH]
+    size = height * (width + 1)
+    for i in range(picks.shape[0]):
+        gt, pred = picks[i, 0], picks[i, 1]
+        begin, length = gt_offsets[gt], gt_scans[gt, PAYLOAD]
+        statuses[i] = BAD_GT
+        if inflate(gt_slab, begin, length, payload, gt_raw, size, decompressor, decompress) != 0:
+            continue
+        begin, length = pred_offsets[pred], pred_scans[pred, PAYLOAD]
+        statuses[i] = BAD_PRED
+        if inflate(pred_slab, begin, length, payload, pred_raw, size, decompressor, decompress) != 0:
+            continue
+        statuses[i] = count_pair(
+            gt_raw, pred_raw, height, width, row_weights, columns, gt_lut, pred_lut, scratch, cells[i]
+        )
+
+
+@_jit
 def count_arrays(gt, pred, columns, gt_lut, pred_lut, scratch, cells):
     """Count two uint8 arrays of shape (height, width); adds to `cells`."""
     height, width = gt.shape
