@@ -122,7 +122,7 @@ def _count(
     gt: npt.NDArray[np.integer[Any]], pred: npt.NDArray[np.integer[Any]], task: ScoreTask
 ) -> npt.NDArray[np.int64]:
     """The joint count as `Engine.confusion` gives it, for integers of any width."""
-    shape = (-1, gt.shape[-1]) if gt.ndim and gt.size else (0, 0)
+    shape = (-1, gt.shape[-1] if gt.ndim else 1) if gt.size else (0, 0)
     gt_bytes, pred_bytes = _as_bytes(gt), _as_bytes(pred)
     if gt_bytes is not None and pred_bytes is not None:
         return _engine().confusion(gt_bytes.reshape(shape), pred_bytes.reshape(shape), task)

@@ -222,7 +222,7 @@ def street_prediction(gt: LabelMap, seed: int, quality: float = 0.75) -> LabelMa
     table = np.arange(256, dtype=np.uint8)
     table[list(CONFUSABLE)] = list(CONFUSABLE.values())
     wrong = _smooth_noise(rng, height, width, stride * 4) + 0.35 * _smooth_noise(rng, height, width, stride)
-    threshold = 3.0 - 5.6 * severity
+    threshold = 3.0 - 5.6 * severity if severity > 0 else math.inf
     pred = np.where(wrong > threshold, table[pred], pred)
     answer: LabelMap = np.where(pred == VOID, table[VOID], pred)
     return answer
