@@ -13,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# Nothing here asserts timings: the first example may have to load or compile kernels.
+settings.register_profile("gpu-eval", deadline=None)
+settings.load_profile("gpu-eval")
 
 SUFFIX = "_gtFine_labellevel3Ids.png"
 HEIGHT, WIDTH = 40, 64
