@@ -14,6 +14,7 @@ import tarfile
 import threading
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ from gpu_eval.inputs.entries import (
 MAX_FILE_SIZE = 2**30  # of one archive member, inflated: far above any label map, far below a bomb
 
 
-class _MappedArchive:
+class _MappedArchive(ABC):
     """What tar and zip share: a read-only map of the whole file."""
 
     def __init__(self, location: str) -> None:
@@ -74,8 +75,9 @@ class _MappedArchive:
                 span[:] = 0
         return offsets, problems
 
+    @abstractmethod
     def _read_member(self, entry: Entry, span: npt.NDArray[np.uint8], path: str) -> InputError | None:
-        raise NotImplementedError
+        """Put a member's bytes into `span`, or say why that cannot be done."""
 
     def close(self) -> None:
         self._bytes = np.empty(0, np.uint8)
