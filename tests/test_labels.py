@@ -356,3 +356,23 @@ def test_image_given_as_a_table_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
     with pytest.raises(LabelTableError):
         load_labels(path)
+
+
+def test_256_classes_fit_where_255_is_said_to_be_a_class(tmp_path: Path) -> None:
+    table = tmp_path / "many.csv"
+    table.write_text("name,id,ignore_in_eval\n" + "".join(f"class {i},{i},0\n" for i in range(256)))
+    labels = load_labels(table)
+    assert labels.n_classes == 256
+    for name in ("id", "level1"):
+        assert labels.encoding(name).table.tolist() == list(range(256))
+
+
+@pytest.mark.parametrize(
+    "rows", ["name,id\na,0\nvoid,255\n", "name,id,ignore_in_eval\na,0,0\nvoid,255,1\nx,-1,0\n"]
+)
+def test_255_is_void_unless_the_table_says_it_is_a_class(tmp_path: Path, rows: str) -> None:
+    table = tmp_path / "few.csv"
+    table.write_text(rows)
+    labels = load_labels(table)
+    assert labels.names == ("a",)
+    assert labels.encoding("id").table[255] == labels.void

@@ -22,6 +22,7 @@ class Row:
     ids: dict[str, int]  # per id column, void as VOID; a cell that is no integer is absent
     level_names: dict[int, str]
     ignored: bool
+    is_class_255: bool  # the id is 255 and ignore_in_eval says 0: a class, not void
     colour: tuple[int, int, int] | None
 
 
@@ -165,5 +166,6 @@ def read_row(line: int, cells: dict[str, str], numbers: list[int], problems: Pro
         ids=ids,
         level_names={number: cells[f"level{number}_name"] for number in numbers},
         ignored=flags.get("ignore_in_eval", False),
+        is_class_255=cells["id"].strip() == "255" and flags.get("ignore_in_eval") is False,
         colour=(known[0], known[1], known[2]) if len(known) == 3 else None,
     )

@@ -3,7 +3,8 @@
 Columns: `name` and `id`; optional `red`, `green`, `blue`, `has_instances`, `ignore_in_eval`. A level N is
 the pair `levelN_id` and `levelN_name`. Any other column that ends in `_id` is one more encoding of
 the finest classes, offered where none of its values stands for two of them. 255 and -1 mean void.
-Without levels every row that is not ignored in evaluation is a class, in file order.
+Without levels every row that is not ignored in evaluation is a class, in file order; there id 255 is a class
+too where the table has `ignore_in_eval` and it is 0, so that 256 classes fit.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _flat(rows: list[Row], problems: Problems) -> tuple[tuple[Level, ...], list[
     classes: list[int | None] = []
     seen: dict[str, int] = {}
     for row in rows:
-        if row.ignored or row.ids["id"] == VOID:
+        if row.ignored or (row.ids["id"] == VOID and not row.is_class_255):
             classes.append(None)
             continue
         if row.name in seen:
@@ -258,7 +259,9 @@ def _encodings(
     """The encodings by name: the finest level's own first, then `id`, the other columns, `submission`."""
     n = len(finest.names)
     own = f"level{finest.number}"
-    encodings = {own: _encoding(own, n, [*((c, c) for c in range(n)), (n, n)])}
+    encodings = {own: _encoding(own, n, [*((c, c) for c in range(n)), (n, n)], is_class_255=n > VOID)}
+    flat = finest.number == 1 and f"{own}_name" not in header
+    is_class_255 = flat and any(row.is_class_255 for row in rows)
     targets = [n if c is None else c for c in classes]
     for column in header:
         if column != "id" and not column.endswith("_id"):
@@ -280,7 +283,7 @@ def _encodings(
                     "an id per class",
                 )
             for row, target in zip(rows, targets, strict=True):
-                if row.ids["id"] == VOID and target != n:
+                if row.ids["id"] == VOID and target != n and not is_class_255:
                     problems.add(
                         row.line,
                         "255 and -1 are always void, but the label has a class",
@@ -289,7 +292,12 @@ def _encodings(
                     )
         usable = any(0 <= raw < VOID and target != n for raw, target, _ in pairs)
         if column == "id" or (usable and not clash):
-            encodings[name] = _encoding(name, n, [(raw, target) for raw, target, _ in pairs])
+            encodings[name] = _encoding(
+                name,
+                n,
+                [(raw, target) for raw, target, _ in pairs],
+                is_class_255=column == "id" and is_class_255,
+            )
     if n + 1 <= VOID:  # beyond that a class would need the value 255
         pairs_ = [*((c + 1, c) for c in range(n)), (n + 1, n)]
         encodings["submission"] = _encoding("submission", n, pairs_)
@@ -309,12 +317,13 @@ def _clashes(pairs: list[tuple[int, int, Row]]) -> list[tuple[Row, Row]]:
     return clashes
 
 
-def _encoding(name: str, n: int, pairs: Iterable[tuple[int, int]]) -> Encoding:
+def _encoding(name: str, n: int, pairs: Iterable[tuple[int, int]], *, is_class_255: bool = False) -> Encoding:
     table = np.full(256, n + 1, np.uint16)
     for raw, target in pairs:
         if 0 <= raw <= 255:
             table[raw] = target
-    table[VOID] = n
+    if not is_class_255:
+        table[VOID] = n
     return Encoding(name, table)
 
 
