@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 import gpu_eval
 from gpu_eval.cli import main
-from gpu_eval.errors import IncomparableRuns, OptionError
+from gpu_eval.errors import CorruptRun, IncomparableRuns, OptionError
 from gpu_eval.report.run import Run
 from tests.conftest import TinySplit
 from tests.reference import bootstrap as reference
@@ -246,3 +246,12 @@ class TestCommand:
         shown = command("compare", tmp_path / "a", tmp_path / "b", "--level", 2)
         assert shown.exit_code == 0, shown.stderr
         assert "classes of level 2" in shown.stdout
+
+
+def test_a_run_that_lost_a_part_is_not_compared_in_silence(tmp_path: Path, split: TinySplit) -> None:
+    runs = [tmp_path / name for name in ("a", "b")]
+    for run in runs:
+        gpu_eval.score(split.gts, split.preds, out=run, shard_size=2)
+    (runs[1] / "images" / "part-000001.parquet").unlink()
+    with pytest.raises(CorruptRun, match="missing"):
+        gpu_eval.compare(*runs)

@@ -64,8 +64,12 @@ class ImageCounts:
         return self.columns.scores(drawn), units
 
 
-def read(folder: Path, labels: LabelSpace) -> ImageCounts:
-    """Read the parts of a run folder, one at a time. Raises CorruptRun for one that cannot be read."""
+def read(folder: Path, labels: LabelSpace, images_expected: int) -> ImageCounts:
+    """Read the parts of a run folder, one at a time.
+
+    Raises CorruptRun for a part that cannot be read, or where the parts do not hold as many images as the
+    run has: a lost part is lost images.
+    """
     columns = Columns(labels)
     size = labels.n_classes + 1
     keys: list[str] = []
@@ -92,6 +96,14 @@ def read(folder: Path, labels: LabelSpace) -> ImageCounts:
         sums.append(columns.count(gt * size + pred, image, pixels, ids.size))
         keys += key[scored].tolist()
         drives += drive[scored].tolist()
+    if len(keys) + len(missing) != images_expected:
+        raise CorruptRun(
+            "a part of the run is missing",
+            file=str(folder / "images"),
+            found=f"{len(keys) + len(missing)} images",
+            expected=f"{images_expected}",
+            fix="run again with --resume to restore it, or with --overwrite",
+        )
     gt_pixels = np.concatenate(gts)
     prints = [
         hashlib.sha256(names.digest() + content).hexdigest()

@@ -140,7 +140,7 @@ def finish(
     resamples: int = bootstrap.RESAMPLES,
 ) -> None:
     """Write the tables of the whole run, with intervals from so many resamples, then run.json as complete."""
-    counted = counts.read(folder, labels)
+    counted = counts.read(folder, labels, facts["images"])
     samples, units = counted.resampled(resamples, bootstrap.SEED)
     intervals = {}
     for key, (miou, iou) in samples.items():
@@ -268,7 +268,7 @@ class Run:
         """
         from gpu_eval.report import plots
 
-        return plots.confusion(self, level or self.labels.levels[0].number)
+        return plots.confusion(self, self.labels.levels[0].number if level is None else level)
 
     def plot_classes(self, level: int | None = None, protocol: str | None = None) -> alt.LayerChart:
         """The IoU of each class as an Altair bar chart, with intervals where the run has them.
@@ -329,7 +329,7 @@ class Run:
 
     def image_counts(self) -> ImageCounts:
         """What resampling and comparing need of each scored image. Raises CorruptRun for a lost part."""
-        counted = counts.read(self.folder, self.labels)
+        counted = counts.read(self.folder, self.labels, self.facts["images"])
         found, expected = len(counted.keys) + len(counted.missing), self.facts["images"]
         if found != expected:
             raise CorruptRun(
