@@ -24,6 +24,7 @@ from bench.output import write_json
 from gpu_eval.labels import load_labels
 from gpu_eval.metrics import bootstrap
 from gpu_eval.report import compare, html, leaderboard, tables
+from gpu_eval.report import folder as run_folder
 from gpu_eval.report import run as report
 from gpu_eval.report.run import open_run
 from gpu_eval.report.schema import FORMAT_VERSION
@@ -160,7 +161,7 @@ def _write(folder: Path, images: int, which: int) -> None:
             "void_on_error": False,
             "shard_size": SHARD,
         },
-        "entry": report.make_entry({}),
+        "entry": run_folder.make_entry({}),
         "labels": report.describe_labels(space),
         "engine": {"name": "bench", "why": "", "device": ""},
         "created": "2026-01-01T00:00:00+00:00",
@@ -182,7 +183,7 @@ def _write(folder: Path, images: int, which: int) -> None:
         "problems": [],
         "seconds": {"listing": 1.0, "scoring": 1.0},
     }
-    report.begin(folder, facts)
+    run_folder.begin(folder, facts)
     total = np.zeros((n + 1, n + 1), np.int64)
     for shard in sharding.cut(images, SHARD):
         count = shard.last - shard.first

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from gpu_eval.atomic import write_table
-from gpu_eval.engines.engine import make_engine, make_task
-from gpu_eval.errors import GpuEvalError, MissingPrediction, OptionError, SplitProblems
+from gpu_eval.engines.engine import make_task
+from gpu_eval.errors import OptionError
 from gpu_eval.inputs.nearest import parse_resolution
-from gpu_eval.inputs.pairs import Pair, Split, pair_up
-from gpu_eval.inputs.sources import open_source
+from gpu_eval.inputs.pairs import pair_up
 from gpu_eval.labels import Labels, as_labels
 from gpu_eval.meter import ConfusionMeter, confusion_matrix
 from gpu_eval.metrics.bootstrap import RESAMPLES
 from gpu_eval.report import compare as comparing
+from gpu_eval.report import folder as run_folder
 from gpu_eval.report import leaderboard as ranking
 from gpu_eval.report import run as report
 from gpu_eval.report import schema
 from gpu_eval.report.compare import Comparison
 from gpu_eval.report.run import Run, open_run
-from gpu_eval.scheduling import runner
-from gpu_eval.scheduling import shards as sharding
-from gpu_eval.scheduling.shards import Shard
+from gpu_eval.runs import manifest
+from gpu_eval.runs.crew import Crew
+from gpu_eval.runs.driver import Options, Plan, Progress, drive, stop_early
+from gpu_eval.runs.semantic import SemanticWork
+from gpu_eval.runs.tally import Tally
+from gpu_eval.storage import Place, place
 from gpu_eval.version import __version__
-from gpu_eval.work import ShardWork, Tally
 
 __all__ = [
     "ConfusionMeter",
@@ -44,21 +42,6 @@ __all__ = [
     "score",
     "write_html",
 ]
-
-ON_ERROR = ("stop", "skip", "void")
-
-# Of problems, run.json keeps the first ones; the images table has every image's own.
-PROBLEMS_KEPT = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: images done, of how many, how many of those by an earlier run, and seconds."""
-
-    done: int
-    total: int
-    resumed: int
-    seconds: float
 
 
 def score(
@@ -98,15 +81,12 @@ def score(
         Interrupted: Ctrl-C. What is finished is kept for `resume`.
     """
     started = time.perf_counter()
+    options = Options(on_error, resume, overwrite, shard_size)
+    options.check()
     space = as_labels(labels)
-    if on_error not in ON_ERROR:
-        raise OptionError("unknown on_error", found=on_error, expected=" or ".join(ON_ERROR))
-    for name, value in (("threads", threads), ("shard_size", shard_size)):
-        if value is not None and value < 1:
-            raise OptionError(f"{name} must be at least 1", found=str(value))
     if bootstrap < 0:
         raise OptionError("bootstrap must be at least 0", found=str(bootstrap))
-    entry = report.make_entry(entry or {})
+    entry = run_folder.make_entry(entry or {})
     task = make_task(
         space,
         gt_encoding=gt_encoding,
@@ -114,10 +94,9 @@ def score(
         resolution=parse_resolution(res or space.resolution),
         void_on_error=on_error == "void",
     )
-    device, why = make_engine(engine, threads)
-    gt_source = pred_source = None
-    try:
-        gt_source, pred_source = open_source(gts), open_source(preds)
+    folder = place(out)
+    with Crew(engine, threads) as crew:
+        gt_source, pred_source = crew.open(gts), crew.open(preds)
         split = pair_up(
             gt_source.entries(),
             pred_source.entries(),
@@ -127,77 +106,36 @@ def score(
             pred_location=str(preds),
             exclude=space.exclude,
         )
-        _stop_early(split, on_error)
-        decides = {
-            "version": __version__,
-            "labels": space.digest(),
-            "gt_encoding": gt_encoding or space.default_encoding,
-            "pred_encoding": pred_encoding or space.default_encoding,
-            "resolution": list(task.resolution) if task.resolution else "native",
-            "void_on_error": task.void_on_error,
-            "shard_size": shard_size,
-        }
-        facts: dict[str, Any] = {
-            "format_version": schema.FORMAT_VERSION,
-            "complete": False,
-            "fingerprint": sharding.fingerprint(split.pairs, decides),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "gts": str(gts),
-            "preds": str(preds),
-            "decides": decides,
-            "on_error": on_error,
-            "entry": entry,
-            "labels": report.describe_labels(space),
-            "engine": {"name": device.name, "why": why, "device": device.describe()},
-            "notes": list(split.notes),
-            "images": len(split.pairs),
-        }
-        folder = Path(out)
-        report.begin(folder, facts, resume=resume, overwrite=overwrite)
-        write_table(folder / report.MANIFEST, _manifest(split.pairs))
-        listed = time.perf_counter()
-        work = ShardWork(
-            folder, facts["fingerprint"], split.pairs, device, gt_source, pred_source, task, space
+        plan = Plan(
+            schema.SEMANTIC,
+            manifest.of_pairs(split.pairs),
+            decides={
+                "version": __version__,
+                "labels": space.digest(),
+                "gt_encoding": gt_encoding or space.default_encoding,
+                "pred_encoding": pred_encoding or space.default_encoding,
+                "resolution": list(task.resolution) if task.resolution else "native",
+                "void_on_error": task.void_on_error,
+                "shard_size": shard_size,
+            },
+            facts={
+                "gts": str(gts),
+                "preds": str(preds),
+                "entry": entry,
+                "labels": report.describe_labels(space),
+                "notes": list(split.notes),
+            },
+            problems=split.problems,
         )
-        shards = sharding.cut(len(split.pairs), shard_size)
-        tally, resumed = _score_shards(work, shards, resume, progress)
-    finally:
-        device.close()
-        for source in (gt_source, pred_source):
-            if source is not None:
-                source.close()
+        stop_early(plan, on_error, "--pred-suffix")
+        work = SemanticWork(crew.workplace(folder, plan.fingerprint(), gts, preds), task, space)
 
-    problems: list[GpuEvalError] = [*split.problems, *tally.problems]
-    scored = tally.counts["status ok"] + tally.counts["status void"]
-    facts |= {
-        "images_scored": scored,
-        "images_void": tally.counts["status void"],
-        "images_failed": tally.counts["status error"],
-        "images_resumed": resumed,
-        "decoders": {name: tally.counts[f"decoder {name}"] for name in ("simd", "pillow")},
-        "gt_outside": tally.counts["gt_outside"],
-        "pred_outside": tally.counts["pred_outside"],
-        "warning_count": tally.counts["warnings"],
-        "warnings": [*tally.warnings, *_doubts(tally)],
-        "problem_count": len(problems),
-        "problems": [_problem_facts(problem) for problem in problems[:PROBLEMS_KEPT]],
-        "seconds": {
-            "listing": round(listed - started, 6),
-            "scoring": round(time.perf_counter() - listed, 6),
-        },
-    }
-    if problems and (on_error == "stop" or scored == 0):
-        report.write_facts(folder, facts)
-        raise SplitProblems(
-            "the split has problems" if scored else "not one image could be scored",
-            problems,
-            found=f"{len(problems)} in {len(split.pairs)} images",
-            fix="mend them and score again with --overwrite, or leave them out with --resume --on-error skip"
-            if scored
-            else None,
-        )
-    report.finish(folder, facts, tally.confusion, space, resamples=bootstrap)
-    return open_run(folder)
+        def finish(facts: Mapping[str, Any], tally: Tally) -> None:
+            assert tally.confusion is not None
+            report.finish(folder, {**facts, **_counted(tally)}, tally.confusion, space, resamples=bootstrap)
+
+        drive(plan, folder, work, options, crew=crew, finish=finish, started=started, progress=progress)
+    return Run(folder)
 
 
 def compare(
@@ -241,7 +179,7 @@ def leaderboard(
 
 
 def _opened(run: Run | str | os.PathLike[str]) -> Run:
-    return run if isinstance(run, Run) else open_run(Path(run))
+    return run if isinstance(run, Run) else open_run(run)
 
 
 def check_html() -> None:
@@ -258,7 +196,7 @@ def write_html(
     gts: str | os.PathLike[str] | None = None,
     preds: str | os.PathLike[str] | None = None,
     labels: Labels | None = None,
-) -> Path:
+) -> Place:
     """Write the HTML report of a run, by default as report.html of its folder; returns the path.
 
     Its pictures of the worst images are read from `gts` and `preds`, or else from where the run was scored
@@ -279,76 +217,19 @@ def write_html(
     return html.write_report(run, None if path is None else Path(path), pictures)
 
 
-def _stop_early(split: Split, on_error: str) -> None:
-    """Where most predictions are missing, the wrong folder was given: say so before scoring the rest."""
-    missing = sum(isinstance(problem, MissingPrediction) for problem in split.problems)
-    if on_error == "stop" and missing * 2 > len(split.pairs):
-        raise SplitProblems(
-            "most predictions are missing",
-            split.problems,
-            found=f"{len(split.pairs) - missing} predictions for {len(split.pairs)} ground truths",
-            fix="check the folders and --pred-suffix; --on-error skip or void scores an incomplete split",
-        )
-
-
-def _score_shards(
-    work: ShardWork, shards: Sequence[Shard], resume: bool, progress: Callable[[Progress], None] | None
-) -> tuple[Tally, int]:
-    """The tally of all shards, and how many images of it an earlier run had scored."""
-    size = work.labels.n_classes + 1
-    tally = Tally(np.zeros((size, size), np.int64))
-    todo = []
-    for shard in shards:
-        if resume and work.is_done(shard):
-            tally += work.recall(shard)
-        else:
-            todo.append(shard)
-    resumed = tally.images
-    begun = time.perf_counter()
-
-    def tell() -> None:
-        if progress is not None:
-            progress(Progress(tally.images, len(work.pairs), resumed, time.perf_counter() - begun))
-
-    executor = runner.InProcessExecutor()
-    try:
-        tell()
-        for _, part in runner.run(todo, executor, work):
-            tally += part
-            tell()
-    finally:
-        executor.close()
-    return tally, resumed
-
-
-def _manifest(pairs: Sequence[Pair]) -> pa.Table:
-    """The pairs of the split in order: what a shard's `first` and `last` count."""
-    columns: dict[str, pa.Array] = {
-        "key": pa.array([pair.key for pair in pairs], pa.string()),
-        "drive": pa.array([pair.drive for pair in pairs], pa.string()),
-    }
-    kinds = {"name": pa.string(), "size": pa.int64(), "stamp": pa.string(), "offset": pa.int64()}
-    for side in ("gt", "pred"):
-        entries = [getattr(pair, side) for pair in pairs]
-        for name, kind in kinds.items():
-            values = [None if entry is None else getattr(entry, name) for entry in entries]
-            columns[f"{side}_{name}"] = pa.array(values, kind)
-    return pa.table(columns)
-
-
-def _problem_facts(problem: GpuEvalError) -> Mapping[str, str | None]:
+def _counted(tally: Tally) -> dict[str, Any]:
+    """What run.json tells of the pixels of a semantic run."""
     return {
-        "kind": problem.kind,
-        "file": problem.file,
-        "message": problem.message,
-        "found": problem.found,
-        "expected": problem.expected,
-        "fix": problem.fix,
+        "decoders": {name: tally.counts[f"decoder {name}"] for name in ("simd", "pillow")},
+        "gt_outside": tally.counts["gt_outside"],
+        "pred_outside": tally.counts["pred_outside"],
+        "warnings": [*tally.warnings, *_doubts(tally)],
     }
 
 
 def _doubts(tally: Tally) -> list[str]:
     """What makes the numbers look like a mix-up of ids, the most common mistake with such files."""
+    assert tally.confusion is not None
     if not tally.counts["pred_outside"] or not tally.confusion[0].any() or tally.confusion[:, 0].any():
         return []
     return [

@@ -77,7 +77,7 @@ def _entry_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("preds", required=False)
 @click.option("--gts", "gts_option", metavar="GTS", help="Ground truth, as the public script spells it.")
 @click.option("--preds", "preds_option", metavar="PREDS", help="Predictions, as the public script spells it.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The run folder to write.")
+@click.option("-o", "--out", required=True, metavar="FOLDER|URL", help="The run folder to write.")
 @click.option(
     "--labels",
     default="idd",
@@ -118,7 +118,7 @@ def _entry_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--html", is_flag=True, help="Also write report.html into the run folder.")
 @_output_options
 def score(
-    gts: str | None, preds: str | None, gts_option: str | None, preds_option: str | None, out: Path,
+    gts: str | None, preds: str | None, gts_option: str | None, preds_option: str | None, out: str,
     output: str, **options: Any,
 ) -> None:  # fmt: skip
     """Score the predictions PREDS against the ground truth GTS.
@@ -135,7 +135,7 @@ def score(
     _score(inputs[0], inputs[1], out, output, **options)
 
 
-def _score(gts: str | Path, preds: str | Path, out: Path, output: str, **options: Any) -> None:
+def _score(gts: str | Path, preds: str | Path, out: str | Path, output: str, **options: Any) -> None:
     from gpu_eval import api, terminal
 
     html = options.pop("html", False)
@@ -151,11 +151,11 @@ def _score(gts: str | Path, preds: str | Path, out: Path, output: str, **options
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @click.option("--level", type=int, help="Classes of this level; default: the finest.")
 @click.option("--protocol", metavar="NAME", help="Only this protocol: idd or autonue.")
 @_output_options
-def show(run: Path, level: int | None, protocol: str | None, output: str) -> None:
+def show(run: str, level: int | None, protocol: str | None, output: str) -> None:
     """Show the scores of a run folder."""
     from gpu_eval import terminal
     from gpu_eval.report.run import open_run
@@ -166,10 +166,10 @@ def show(run: Path, level: int | None, protocol: str | None, output: str) -> Non
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @click.argument("sql")
 @_output_options
-def query(run: Path, sql: str, output: str) -> None:
+def query(run: str, sql: str, output: str) -> None:
     """Answer SQL over a run's tables with DuckDB.
 
     Tables: levels, classes, confusion, images, cells, image_classes (docs/schema.md).
@@ -181,7 +181,7 @@ def query(run: Path, sql: str, output: str) -> None:
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @click.option(
     "--images",
     nargs=2,
@@ -195,7 +195,7 @@ def query(run: Path, sql: str, output: str) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The file to write; default: report.html in RUN.",
 )
-def report(run: Path, images: tuple[str, str] | None, labels: str | None, out: Path | None) -> None:
+def report(run: str, images: tuple[str, str] | None, labels: str | None, out: Path | None) -> None:
     """Write the HTML report of a run folder: one file that opens offline."""
     from gpu_eval import api
 
@@ -204,8 +204,8 @@ def report(run: Path, images: tuple[str, str] | None, labels: str | None, out: P
 
 
 @main.command()
-@click.argument("run_a", metavar="RUN_A", type=click.Path(path_type=Path))
-@click.argument("others", metavar="RUN_B...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("run_a", metavar="RUN_A")
+@click.argument("others", metavar="RUN_B...", nargs=-1, required=True)
 @click.option("--common", is_flag=True, help="Where the image sets differ, compare the images both have.")
 @click.option("--level", type=int, help="Classes and images of this level; default: the finest.")
 @click.option("--protocol", metavar="NAME", help="idd or autonue; default: idd.")
@@ -221,7 +221,7 @@ def report(run: Path, images: tuple[str, str] | None, labels: str | None, out: P
 @_output_options
 @click.pass_context
 def compare(
-    ctx: click.Context, run_a: Path, others: tuple[Path, ...], common: bool, level: int | None,
+    ctx: click.Context, run_a: str, others: tuple[str, ...], common: bool, level: int | None,
     protocol: str | None, bootstrap: int, fail_if_worse: float | None, output: str,
 ) -> None:  # fmt: skip
     """Compare later runs with the first one: differences, whether they are noise, and where they are.
@@ -245,14 +245,14 @@ def compare(
 
 
 @main.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True)
 @click.option("--published", is_flag=True, help="Add the rows of the benchmark's own boards (IDD).")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for Parquet, CSV, Markdown, HTML.")
 @click.option("--sort", metavar="COLUMN", help="L3, L2, L1, AP or AP50; default: the finest level.")
 @click.option("--protocol", metavar="NAME", help="idd or autonue; default: idd.")
 @_output_options
 def leaderboard(
-    runs: tuple[Path, ...], published: bool, out: Path | None, sort: str | None, protocol: str | None,
+    runs: tuple[str, ...], published: bool, out: Path | None, sort: str | None, protocol: str | None,
     output: str,
 ) -> None:  # fmt: skip
     """Rank runs of one split by mIoU, with intervals, tiers and provenance.
@@ -271,16 +271,17 @@ def leaderboard(
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @_entry_options
-def tag(run: Path, **given: str | None) -> None:
+def tag(run: str, **given: str | None) -> None:
     """Set the team, method or link of a run's row on a leaderboard; "" clears one."""
     from gpu_eval import terminal
-    from gpu_eval.report import run as report
+    from gpu_eval.report import folder as run_folder
+    from gpu_eval.storage import place
 
     if all(value is None for value in given.values()):
         raise click.UsageError("nothing to set: give --team, --method or --link")
-    entry = report.tag(run, given)
+    entry = run_folder.tag(place(run), given)
     terminal.say(", ".join(f"{name}: {value or 'none'}" for name, value in entry.items()))
 
 

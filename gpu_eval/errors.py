@@ -11,15 +11,19 @@
         DuplicateFile          two files that claim one image
         MissingPrediction      a ground truth without a prediction
         ExtraPrediction        a prediction without a ground truth
+        MalformedPredictions   a list of predicted instances that does not say what it must
+        MissingMask            a mask that a list of predicted instances names is not there
         CorruptImage           not a PNG, truncated, bad CRC or Adler, short or overlong data
         WrongImageMode         a PNG whose pixels are not labels (RGB, LA, 1-bit, ...)
         ImageTooLarge          a header that asks for more pixels than MAX_PIXELS
         LabelOutOfRange        most pixels are neither a class nor void
+        FatalImage             an image that kills the process that scores it
         SplitProblems          all of the above found in one pass, as a table
       ReportError              a run folder that cannot be used as asked (exit code 2)
         RunExists              the output folder holds another run
         IncompleteRun          the run was stopped before its end
         CorruptRun             a file of the run is missing, truncated or foreign
+        WrongKind              a run of instances where one of label maps is needed, or the reverse
         IncomparableRuns       runs of different ground truth, protocol, resolution or images
       EngineError              an engine failed
         EngineUnavailable      the engine asked for cannot serve on this machine (exit code 2)
@@ -118,6 +122,14 @@ class ExtraPrediction(InputError):
     pass
 
 
+class MalformedPredictions(InputError):
+    pass
+
+
+class MissingMask(InputError):
+    pass
+
+
 class CorruptImage(InputError):
     pass
 
@@ -131,6 +143,10 @@ class ImageTooLarge(InputError):
 
 
 class LabelOutOfRange(InputError):
+    pass
+
+
+class FatalImage(InputError):
     pass
 
 
@@ -155,6 +171,10 @@ class IncompleteRun(ReportError):
 
 
 class CorruptRun(ReportError):
+    pass
+
+
+class WrongKind(ReportError):
     pass
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from gpu_eval.errors import GpuEvalError, InputError, OptionError
@@ -20,8 +20,10 @@ from gpu_eval.inputs.nearest import index_table
 from gpu_eval.inputs.sources import Entry, Source, open_source
 from gpu_eval.labels import Labels, LabelSpace, as_labels
 from gpu_eval.report import findings
+from gpu_eval.report.folder import MANIFEST
 from gpu_eval.report.gallery import ERROR_COLOURS, Pictures, Thumbnail, worst_images
-from gpu_eval.report.run import MANIFEST, Run
+from gpu_eval.report.run import Run
+from gpu_eval.storage import read_table
 
 WORST = 8
 WIDTH = 480
@@ -103,11 +105,8 @@ def _read(run: Run, side: str, location: str | None, names: Sequence[str]) -> li
 
 def _entries(run: Run, side: str, names: Sequence[str]) -> list[Entry]:
     columns = [f"{side}_{name}" for name in ("name", "size", "stamp", "offset")]
-    path = Path(run.folder) / MANIFEST
-    try:
-        table = pq.read_table(path, columns=columns, filters=[(columns[0], "in", list(names))])
-    except OSError as error:
-        raise InputError("the manifest cannot be read", file=str(path), found=str(error)) from error
+    manifest = read_table(run.folder / MANIFEST, columns)
+    table = manifest.filter(pc.is_in(manifest[columns[0]], pa.array(names, pa.string())))
     found = {row[columns[0]]: Entry(*(row[column] for column in columns)) for row in table.to_pylist()}
     return [found[name] for name in names]
 

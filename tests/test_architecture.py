@@ -15,13 +15,13 @@ from gpu_eval import errors
 PACKAGE = Path(gpu_eval.__file__).parent
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
-BASE = {"errors", "atomic", "version"}
+BASE = {"errors", "storage", "version"}
 STATIONS = {*BASE, "labels", "inputs", "engines", "scheduling", "metrics", "report"}
 # What a station may import besides itself; a file at the top is a station of its own.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
-    "atomic": {"errors"},
+    "storage": {"errors"},
     "synthetic": set(),
     "labels": BASE,
     "inputs": {*BASE, "labels"},
@@ -29,12 +29,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scheduling": {*BASE, "labels", "inputs", "engines"},
     "metrics": {*BASE, "labels"},
     "report": {*BASE, "labels", "metrics"},
-    "work": STATIONS,
+    "runs": STATIONS,
     "meter": STATIONS,
     "thumbnails": STATIONS,
-    "api": {*STATIONS, "work", "meter", "thumbnails"},
-    "terminal": {*STATIONS, "work", "meter", "api"},
-    "cli": {*STATIONS, "work", "meter", "api", "terminal", "synthetic"},
+    "api": {*STATIONS, "runs", "meter", "thumbnails"},
+    "terminal": {*STATIONS, "runs", "meter", "api"},
+    "cli": {*STATIONS, "runs", "meter", "api", "terminal", "synthetic"},
     "__main__": {"cli"},
 }
 
@@ -43,7 +43,8 @@ OWNERS = {
     "llvmlite": {"engines/simd.py"},
     "deflate": {"engines/cpu.py"},
     "fsspec": {"inputs/sources.py"},
-    "duckdb": {"report/run.py"},
+    "upath": {"storage.py"},
+    "duckdb": {"report/folder.py"},
     "altair": {"report/plots.py", "report/run.py"},  # run.py: for its type checker only
     "vl_convert": {"report/html.py"},
     "rich": {"terminal.py"},

@@ -21,12 +21,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from gpu_eval import api, thumbnails
-from gpu_eval.atomic import write_table
 from gpu_eval.cli import main
 from gpu_eval.errors import InputError, OptionError
 from gpu_eval.labels import load_labels
 from gpu_eval.report import findings, gallery, html, plots
 from gpu_eval.report.run import Run, open_run
+from gpu_eval.storage import write_table
 from tests import browser
 from tests.conftest import TinySplit, make_split
 

@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 import gpu_eval
 from gpu_eval.cli import main
 from gpu_eval.errors import CorruptRun, IncomparableRuns, OptionError
-from gpu_eval.report.run import Run, read_facts
+from gpu_eval.report.folder import read_facts
+from gpu_eval.report.run import Run
 from tests.conftest import TinySplit
 from tests.support.runs import random_matrices, write_run
 

@@ -248,7 +248,7 @@ class TestSql:
         for table, expected in schema.tables().items():
             answer = run.sql(f"SELECT * FROM {table}")
             assert answer.column_names == expected.names
-            assert run._table(table).column_names == expected.names
+            assert run.table(table).column_names == expected.names
         assert run.sql("SELECT DISTINCT level FROM image_classes ORDER BY level")["level"].to_pylist() == [
             1,
             2,

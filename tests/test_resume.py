@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gpu_eval
-from gpu_eval import atomic, errors
+from gpu_eval import errors, storage
 from gpu_eval.report.run import Run
+from gpu_eval.runs.semantic import PART_TABLES
 from gpu_eval.scheduling import shards as sharding
 from gpu_eval.scheduling.shards import Shard
 from tests.conftest import TinySplit, assert_same_tables, make_split, start_slow_score, wait_for_parts
@@ -61,7 +63,7 @@ class TestKilled:
             process.kill()
             process.communicate()
         assert process.returncode == -signal.SIGKILL
-        for name in sharding.PART_TABLES:
+        for name in PART_TABLES:
             for part in sorted((out / "images").glob("part-*.parquet")):
                 path = out / name / part.name
                 done[path] = identity(path)
@@ -86,7 +88,7 @@ class TestKilled:
 
     def test_leftover_temporary_files_are_not_read(self, split: TinySplit, tmp_path: Path) -> None:
         stop_at(split, tmp_path / "run", 2)
-        for name in sharding.PART_TABLES:
+        for name in PART_TABLES:
             (tmp_path / "run" / name / ".part-000005.parquet.4711.tmp").write_bytes(b"PAR1 half")
         score(split, tmp_path / "run", resume=True)
         score(split, tmp_path / "undisturbed")
@@ -103,7 +105,7 @@ class TestKilled:
 
 
 class TestParts:
-    @pytest.mark.parametrize("name", sharding.PART_TABLES)
+    @pytest.mark.parametrize("name", PART_TABLES)
     @pytest.mark.parametrize("keep", [0, 0.5, 0.99])
     def test_truncated_part_is_scored_again(
         self, split: TinySplit, tmp_path: Path, name: str, keep: float
@@ -120,7 +122,7 @@ class TestParts:
         assert all(identity(path) == before[path] for path in paths if path != paths[2])
         assert np.array_equal(run.confusion(), split.total())
 
-    @pytest.mark.parametrize("name", sharding.PART_TABLES)
+    @pytest.mark.parametrize("name", PART_TABLES)
     def test_part_of_another_run_is_refused_and_kept(
         self, split: TinySplit, tmp_path: Path, name: str
     ) -> None:
@@ -302,25 +304,28 @@ class TestFullDisk:
         assert np.array_equal(score(split, out, resume=True).confusion(), split.total())
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-    def test_really_full_device_is_a_report_error(self, tmp_path: Path) -> None:
+    def test_really_full_device_is_a_report_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         target = tmp_path / "table.parquet"
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        monkeypatch.setattr(storage.uuid, "uuid4", lambda: SimpleNamespace(hex="known"))
+        temporary = target.with_name(f".{target.name}.known.tmp")
         temporary.symlink_to("/dev/full")
         with pytest.raises(errors.ReportError, match="No space left"):
-            atomic.write_table(target, pa.table({"pixels": list(range(1000))}))
+            storage.write_table(target, pa.table({"pixels": list(range(1000))}))
         assert list(tmp_path.iterdir()) == []
         assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
 
     def test_failed_write_keeps_the_old_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         target = tmp_path / "table.parquet"
-        atomic.write_table(target, pa.table({"pixels": [1]}))
+        storage.write_table(target, pa.table({"pixels": [1]}))
 
         def full(_: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(errors.ReportError):
-            atomic.write_table(target, pa.table({"pixels": [2]}))
+            storage.write_table(target, pa.table({"pixels": [2]}))
         assert pq.read_table(target)["pixels"].to_pylist() == [1]
         assert list(tmp_path.iterdir()) == [target]
 
@@ -330,7 +335,7 @@ def test_commit_writes_the_images_part_last(tmp_path: Path) -> None:
     shard = Shard(0, 0, 1)
     (tmp_path / "images").write_text("a file where the folder should be")
     with pytest.raises(errors.ReportError):
-        sharding.commit(tmp_path, shard, dict.fromkeys(sharding.PART_TABLES, table), "f")
+        sharding.commit(tmp_path, shard, dict.fromkeys(PART_TABLES, table), "f")
     assert (tmp_path / "cells" / shard.file_name).exists()
     assert (tmp_path / "image_classes" / shard.file_name).exists()
-    assert not sharding.is_committed(tmp_path, shard, "f")
+    assert not sharding.is_committed(tmp_path, shard, PART_TABLES, "f")

@@ -6,14 +6,16 @@ last integer; `tests/test_engines.py` holds them to one slow reference.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.errors import EngineUnavailable, InputError, OptionError
+from gpu_eval.inputs.instances import InstanceImage
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.inputs.sources import Source
 from gpu_eval.labels import LabelSpace
@@ -81,6 +83,25 @@ class ImageResult:
     pred_outside: int = 0
 
 
+@dataclass(slots=True)
+class ImageOverlaps:
+    """What an engine found out about the instances of one image.
+
+    `gt_values`: int64, shape (g,), the raw pixel values that occur in the gt, ascending; `gt_pixels`:
+    int64 (g,), how often; `overlaps`: int64 (predictions, g), pixels of each mask on each gt value, so a
+    row's sum is the mask's area. All three are None if the image could not be counted. `errors` holds every
+    broken file of the image. `size` is the gt's (height, width). `decoders` counts files by decoder:
+    "simd", "pillow", "rle".
+    """
+
+    gt_values: npt.NDArray[np.int64] | None = None
+    gt_pixels: npt.NDArray[np.int64] | None = None
+    overlaps: npt.NDArray[np.int64] | None = None
+    errors: list[InputError] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    decoders: Counter[str] = field(default_factory=Counter)
+
+
 class Engine(Protocol):
     """One device's worth of decoding and counting."""
 
@@ -91,6 +112,14 @@ class Engine(Protocol):
 
     def score(self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask) -> list[ImageResult]:
         """One result per pair, in input order; an image that cannot be scored is a result too."""
+
+    def overlaps(
+        self, images: Sequence[InstanceImage], gts: Source, preds: Source
+    ) -> list[ImageOverlaps]:
+        """The joint counts of all masks of each image with its gt, in input order.
+
+        An image without a list of predictions (None) is counted as one without predictions.
+        """
 
     def confusion(
         self, gt: npt.NDArray[np.uint8], pred: npt.NDArray[np.uint8], task: ScoreTask

@@ -94,8 +94,10 @@ class LabelSpace:
         """The class names of the finest level."""
         return self.levels[0].names
 
-    def level(self, number: int) -> Level:
-        """The level of that number. Raises OptionError where there is none."""
+    def level(self, number: int | None = None) -> Level:
+        """The level of that number (default: the finest). Raises OptionError where there is none."""
+        if number is None:
+            return self.levels[0]
         for level in self.levels:
             if level.number == number:
                 return level

@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from gpu_eval.atomic import write, write_table
 from gpu_eval.report.leaderboard import SORTED_BY
+from gpu_eval.storage import write, write_table
 
 # Hex digits of a fingerprint that people compare.
 _SHORT = 8

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gpu_eval.errors import CorruptRun
 from gpu_eval.labels import LabelSpace
 from gpu_eval.metrics import bootstrap
 from gpu_eval.metrics.bootstrap import Columns
 from gpu_eval.metrics.confusion import Counts, Ratios
+from gpu_eval.storage import Place, read_table
 
 # (protocol, level) -> mIoU of each resample (resamples,) and IoU of each class (resamples, n).
 Samples = Mapping[tuple[str, int], tuple[Ratios, Ratios]]
@@ -64,7 +62,7 @@ class ImageCounts:
         return self.columns.scores(drawn), units
 
 
-def read(folder: Path, labels: LabelSpace, images_expected: int) -> ImageCounts:
+def read(folder: Place, labels: LabelSpace, images_expected: int) -> ImageCounts:
     """Read the parts of a run folder, one at a time.
 
     Raises CorruptRun for a part that cannot be read, or where the parts do not hold as many images as the
@@ -78,9 +76,9 @@ def read(folder: Path, labels: LabelSpace, images_expected: int) -> ImageCounts:
     sums = [np.zeros((0, columns.width), np.int64)]
     gts = [np.zeros((0, size), np.int64)]
     names, matrices = hashlib.sha256(), hashlib.sha256()
-    for path in sorted((folder / "images").glob("part-*.parquet")):
-        images = _read(path, ["image_id", "key", "drive", "status"])
-        cells = _read(folder / "cells" / path.name, ["image_id", "gt", "pred", "pixels"])
+    for name in sorted(path.name for path in (folder / "images").glob("part-*.parquet")):
+        images = read_table(folder / "images" / name, ["image_id", "key", "drive", "status"])
+        cells = read_table(folder / "cells" / name, ["image_id", "gt", "pred", "pixels"])
         scored = images["status"].to_numpy() != "error"
         key, drive = images["key"].to_numpy(), images["drive"].to_numpy()
         missing += key[~scored].tolist()
@@ -88,8 +86,8 @@ def read(folder: Path, labels: LabelSpace, images_expected: int) -> ImageCounts:
         image = np.searchsorted(ids, cells["image_id"].to_numpy())
         gt = cells["gt"].to_numpy().astype(np.int64)
         pred, pixels = cells["pred"].to_numpy().astype(np.int64), cells["pixels"].to_numpy()
-        for name in key[scored]:
-            names.update(f"{name}\0".encode("utf-8", "surrogateescape"))
+        for one in key[scored]:
+            names.update(f"{one}\0".encode("utf-8", "surrogateescape"))
         matrices.update(np.stack([image + len(keys), gt, pred, pixels], axis=1).astype("<i8").tobytes())
         of_gt = np.bincount(image * size + gt, pixels, ids.size * size)  # below 2^53: exact in float64
         gts.append(of_gt.astype(np.int64).reshape(ids.size, size))
@@ -112,15 +110,3 @@ def read(folder: Path, labels: LabelSpace, images_expected: int) -> ImageCounts:
     return ImageCounts(
         columns, tuple(keys), tuple(drives), np.concatenate(sums), gt_pixels, frozenset(missing), *prints
     )
-
-
-def _read(path: Path, columns: list[str]) -> pa.Table:
-    try:
-        return pq.ParquetFile(path).read(columns)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise CorruptRun(
-            "a part of the run cannot be read",
-            file=str(path),
-            found=str(error),
-            fix="score again with --overwrite",
-        ) from error

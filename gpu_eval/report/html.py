@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gpu_eval.atomic import write
 from gpu_eval.errors import OptionError
 from gpu_eval.metrics.confusion import Counts
 from gpu_eval.metrics.semantic import PROTOCOLS
@@ -27,6 +26,7 @@ from gpu_eval.report import findings, gallery, plots
 from gpu_eval.report.gallery import Pictures
 from gpu_eval.report.run import Run
 from gpu_eval.report.words import DASH, SCORE_DIGITS, class_name, millions, number, percent
+from gpu_eval.storage import Place, write
 
 REPORT = "report.html"
 TOP_MISTAKES = 12
@@ -42,7 +42,7 @@ MOST_ROWS = 20_000
 LEAST_SHARE = 1e-5
 
 
-def write_report(run: Run, path: Path | None = None, pictures: Pictures | None = None) -> Path:
+def write_report(run: Run, path: Path | None = None, pictures: Pictures | None = None) -> Place:
     """Write the page, by default as report.html of the run folder; returns its path.
 
     Raises

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+# The kinds of runs: what was scored.
+SEMANTIC, INSTANCE = "semantic", "instance"
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "", *, nullable: bool = False) -> pa.Field:
@@ -222,8 +225,143 @@ def board(levels: Iterable[int]) -> pa.Schema:
     )
 
 
-def tables(levels: Sequence[int] = (3, 2, 1)) -> dict[str, pa.Schema]:
-    """All tables by their name in SQL and on disk."""
+_INSTANCE_PROTOCOL = _field(
+    "protocol", pa.string(), "autonue: the public script; cityscapes: group pixels of the class are ignored"
+)
+_RAW_ID = _field("class_id", pa.int32(), "raw label id of the class")
+_CLASS_NAME = _field("class_name", pa.string(), "name of the class")
+_THRESHOLD = _share("threshold", "a match needs an IoU strictly greater than this")
+
+INSTANCE_SCORES = pa.schema(
+    [
+        _INSTANCE_PROTOCOL,
+        _share("ap", "mean over classes of their AP; NaN where no class has ground truth"),
+        _share("ap50", "the same at the threshold 0.5 alone"),
+        _field("classes", pa.int16(), "classes of the task", "classes"),
+        _field("classes_in_mean", pa.int16(), "classes with ground truth that counts", "classes"),
+    ]
+)
+
+INSTANCE_CLASSES = pa.schema(
+    [
+        _INSTANCE_PROTOCOL,
+        _RAW_ID,
+        _CLASS_NAME,
+        _share("ap", "mean over thresholds; NaN for a class without ground truth that counts"),
+        _share("ap50", "at the threshold 0.5 alone"),
+        _field("gt", pa.int64(), "ground-truth instances that count", "instances"),
+        _field("gt_ignored", pa.int64(), "groups, and instances outside the area range", "instances"),
+        _field("predictions", pa.int64(), "predictions that are not empty", "instances"),
+    ]
+)
+
+AVERAGE_PRECISION = pa.schema(
+    [
+        _INSTANCE_PROTOCOL,
+        _RAW_ID,
+        _CLASS_NAME,
+        _THRESHOLD,
+        _share("ap", "area under precision over recall, as Cityscapes takes it; NaN without ground truth"),
+        _field("tp", pa.int64(), "true positives", "instances"),
+        _field("fp", pa.int64(), "false positives", "instances"),
+        _field("fn", pa.int64(), "ground-truth instances that no prediction matches", "instances"),
+    ]
+)
+
+CURVES = pa.schema(
+    [
+        _INSTANCE_PROTOCOL,
+        _RAW_ID,
+        _CLASS_NAME,
+        _THRESHOLD,
+        _field("confidence", pa.float64(), "predictions of at least this confidence count", nullable=True),
+        _share("precision", "tp / (tp + fp) of those"),
+        _share("recall", "tp / (tp + fn) of those"),
+    ]
+)
+
+_ERRORS = pa.list_(
+    pa.struct([pa.field(n, pa.string()) for n in ("kind", "message", "file", "found", "expected", "fix")])
+)
+
+INSTANCE_IMAGES = pa.schema(
+    [
+        _IMAGE_ID,
+        _field("key", pa.string(), "drive and image name without the suffix"),
+        _field("drive", pa.string(), "folder of the image; frames of one drive resemble each other"),
+        _field("gt_file", pa.string(), "path within the ground-truth source"),
+        _field("list_file", pa.string(), "the list of predictions; null: there is none", nullable=True),
+        _size("height", "rows of the ground truth"),
+        _size("width", "columns of the ground truth"),
+        _field("predictions", pa.int32(), "predictions of evaluated classes", "instances"),
+        _field("gt_instances", pa.int32(), "instances and groups of evaluated classes", nullable=True),
+        _field("simd", pa.int32(), "files decoded by the fast kernels", "files"),
+        _field("pillow", pa.int32(), "files they do not take, decoded by Pillow", "files"),
+        _field("rle", pa.int32(), "run-length masks of a COCO file", "masks"),
+        _field("status", pa.string(), "ok; void: counted as without predictions; error: not counted"),
+        _field("errors", _ERRORS, "everything that is wrong with the image's files"),
+    ]
+)
+
+INSTANCES = pa.schema(
+    [
+        _IMAGE_ID,
+        _field("kind", pa.string(), "pred: a prediction; gt: a ground-truth instance or group"),
+        _field("number", pa.int32(), "of a prediction: its place in the image's list, from 0", nullable=True),
+        _field("line", pa.int32(), "its line in the list file, or its place in the JSON", nullable=True),
+        _field("mask", pa.string(), "its mask file; null: run-length encoded", nullable=True),
+        _RAW_ID,
+        _CLASS_NAME,
+        _field(
+            "gt_value",
+            pa.int32(),
+            "pixel value of the instance; of a prediction: of the one it overlaps "
+            "best, null if none of its class",
+            nullable=True,
+        ),
+        _field("confidence", pa.float64(), "of a prediction", nullable=True),
+        _pixels("pixels", "area of the mask or instance"),
+        _share("best_iou", "highest IoU with an instance of the class (of a gt: with a prediction)"),
+        _field(
+            "matched",
+            pa.int32(),
+            "at 0.5: of a gt, the number of the prediction that is its TP; of a "
+            "prediction, the pixel value of the gt it matches",
+            nullable=True,
+        ),
+        _field("autonue", pa.string(), "at 0.5 under autonue: TP, FP, FN or ignored"),
+        _field("autonue_why", pa.string(), "the reason"),
+        _field("cityscapes", pa.string(), "at 0.5 under cityscapes: TP, FP, FN or ignored"),
+        _field("cityscapes_why", pa.string(), "the reason"),
+    ]
+)
+
+OVERLAPS = pa.schema(
+    [
+        _IMAGE_ID,
+        _field("number", pa.int32(), "the prediction's place in the image's list, from 0"),
+        _field("gt_value", pa.int32(), "a pixel value of the ground truth: an instance, a group or void"),
+        _pixels("pixels", "pixels of the mask with that value; pairs without pixels have no row"),
+    ]
+)
+
+# Tables of one file, and tables of one file per shard, of either kind of run.
+SINGLE_FILES = ("levels", "classes", "confusion", "scores", "ap", "curves")
+PART_TABLES = ("cells", "image_classes", "overlaps", "instances", "images")
+
+
+def tables(kind: str = SEMANTIC, levels: Sequence[int] = (3, 2, 1)) -> dict[str, pa.Schema]:
+    """All tables of a kind of run by their name in SQL and on disk."""
+    if kind == INSTANCE:
+        return {
+            "scores": INSTANCE_SCORES,
+            "classes": INSTANCE_CLASSES,
+            "ap": AVERAGE_PRECISION,
+            "curves": CURVES,
+            "images": INSTANCE_IMAGES,
+            "instances": INSTANCES,
+            "overlaps": OVERLAPS,
+        }
     return {
         "levels": LEVELS,
         "classes": CLASSES,
@@ -234,21 +372,17 @@ def tables(levels: Sequence[int] = (3, 2, 1)) -> dict[str, pa.Schema]:
     }
 
 
-# Tables of one file; the others are folders of parts.
-SINGLE_FILES = ("levels", "classes", "confusion")
-
-
 def markdown() -> str:
     """The text of docs/schema.md, for a label space of three levels."""
     lines = [
-        "# Tables of a run folder",
+        "# Tables of a run folder: `gpu-eval score`",
         "",
         "Generated from `gpu_eval/report/schema.py` by `python docs/make_schema.py`; do not edit.",
         "The images table has one `miou_level<N>` column per level of the label space (here IDD's three).",
     ]
-    for name, table in tables().items():
-        where = f"{name}.parquet" if name in SINGLE_FILES else f"{name}/part-*.parquet"
-        lines += _described(name, f"`{where}`", table)
+    lines += _of_kind(SEMANTIC)
+    lines += ["", "# Tables of a run folder: `gpu-eval instances`"]
+    lines += _of_kind(INSTANCE)
     lines += [
         "",
         "# Tables over several runs",
@@ -260,6 +394,14 @@ def markdown() -> str:
     lines += _described("Comparison.images", "One row per level and compared image.", COMPARED_IMAGES)
     lines += _described("leaderboard", "`leaderboard.parquet`, `leaderboard.csv`", board((3, 2, 1)))
     return "\n".join(lines) + "\n"
+
+
+def _of_kind(kind: str) -> list[str]:
+    lines: list[str] = []
+    for name, table in tables(kind).items():
+        where = f"{name}.parquet" if name in SINGLE_FILES else f"{name}/part-*.parquet"
+        lines += _described(name, f"`{where}`", table)
+    return lines
 
 
 def _described(title: str, where: str, table: pa.Schema) -> list[str]:

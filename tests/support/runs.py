@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.labels import as_labels
+from gpu_eval.report import folder as run_folder
 from gpu_eval.report import run as report
 from gpu_eval.report import schema, tables
 from gpu_eval.report.run import Run, open_run
@@ -35,6 +36,7 @@ def write_run(
     scored = [matrix for matrix in matrices.values() if matrix is not None]
     described = {
         "format_version": schema.FORMAT_VERSION,
+        "kind": schema.SEMANTIC,
         "complete": False,
         "fingerprint": "f",
         "created": "2026-01-01T00:00:00+00:00",
@@ -42,7 +44,7 @@ def write_run(
         "preds": str(folder),
         "decides": {"version": "0", "resolution": resolution, "shard_size": shard_size},
         "on_error": "skip",
-        "entry": report.make_entry({}),
+        "entry": run_folder.make_entry({}),
         "labels": report.describe_labels(space),
         "engine": {"name": "cpu", "why": "", "device": ""},
         "notes": [],
@@ -61,7 +63,7 @@ def write_run(
         "seconds": {"listing": 0.0, "scoring": 1.0},
         **facts,
     }
-    report.begin(folder, described)
+    run_folder.begin(folder, described)
     for shard in sharding.cut(len(keys), shard_size):
         some = keys[shard.first : shard.last]
         rows = [_row(shard.first + i, key, matrices[key] is not None) for i, key in enumerate(some)]
