@@ -21,10 +21,12 @@ if TYPE_CHECKING:
         leaderboard,
         open_run,
         score,
+        score_instances,
     )
     from gpu_eval.errors import GpuEvalError
     from gpu_eval.labels import LabelSpace, load_labels
     from gpu_eval.report.compare import Comparison
+    from gpu_eval.report.instance_run import InstanceRun
     from gpu_eval.report.run import Run
     from gpu_eval.version import __version__
 
@@ -32,6 +34,7 @@ __all__ = [
     "Comparison",
     "ConfusionMeter",
     "GpuEvalError",
+    "InstanceRun",
     "LabelSpace",
     "Progress",
     "Run",
@@ -42,11 +45,13 @@ __all__ = [
     "load_labels",
     "open_run",
     "score",
+    "score_instances",
 ]
 
 _HOMES = {
     "Comparison": "report.compare",
     "GpuEvalError": "errors",
+    "InstanceRun": "report.instance_run",
     "LabelSpace": "labels",
     "Run": "report.run",
     "__version__": "version",

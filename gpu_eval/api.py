@@ -6,31 +6,42 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from gpu_eval.engines.engine import make_task
 from gpu_eval.errors import OptionError
+from gpu_eval.inputs.coco import read_split_coco
+from gpu_eval.inputs.instances import read_split
 from gpu_eval.inputs.nearest import parse_resolution
 from gpu_eval.inputs.pairs import pair_up
 from gpu_eval.labels import Labels, as_labels
+from gpu_eval.labels.instances import load_instances
 from gpu_eval.meter import ConfusionMeter, confusion_matrix
 from gpu_eval.metrics.bootstrap import RESAMPLES
+from gpu_eval.metrics.instances import AREA
 from gpu_eval.report import compare as comparing
 from gpu_eval.report import folder as run_folder
 from gpu_eval.report import leaderboard as ranking
 from gpu_eval.report import run as report
 from gpu_eval.report import schema
 from gpu_eval.report.compare import Comparison
-from gpu_eval.report.run import Run, open_run
+from gpu_eval.report.instance_run import InstanceRun, area_facts, describe_space
+from gpu_eval.report.instance_run import finish as finish_instances
+from gpu_eval.report.run import Run
+from gpu_eval.report.run import open_run as open_semantic
 from gpu_eval.runs import manifest
-from gpu_eval.runs.crew import Crew
+from gpu_eval.runs.crew import make_crew
 from gpu_eval.runs.driver import Options, Plan, Progress, drive, stop_early
+from gpu_eval.runs.instances import InstanceWork
 from gpu_eval.runs.semantic import SemanticWork
 from gpu_eval.runs.tally import Tally
 from gpu_eval.storage import Place, place
 from gpu_eval.version import __version__
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = [
     "ConfusionMeter",
@@ -39,7 +50,9 @@ __all__ = [
     "confusion_matrix",
     "leaderboard",
     "open_run",
+    "open_semantic",
     "score",
+    "score_instances",
     "write_html",
 ]
 
@@ -63,6 +76,7 @@ def score(
     shard_size: int = 512,
     bootstrap: int = RESAMPLES,
     entry: Mapping[str, str | None] | None = None,
+    client: Client | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Run:
     """Score a split of predictions and write the run folder `out`.
@@ -73,11 +87,13 @@ def score(
     images that cannot be scored: "stop" (the split is checked to its end, then this raises), "skip"
     (they are left out) or "void" (a missing or broken prediction counts as void everywhere).
     `bootstrap` is the number of resamples the intervals come from, 0 for none. `entry` may hold the team,
-    method and link of the run's row on a leaderboard (`gpu-eval tag` sets them later).
+    method and link of the run's row on a leaderboard (`gpu-eval tag` sets them later). `client` is a
+    `distributed.Client`: its workers score, and must see the inputs and `out` by the same names.
 
     Raises
         SplitProblems: every problem of the split, found in one pass; the run stays incomplete.
         InputError, ReportError, EngineError: what was asked for cannot be done; see `gpu_eval.errors`.
+        ClusterError: the cluster is lost, or a worker cannot work; what is finished is kept for `resume`.
         Interrupted: Ctrl-C. What is finished is kept for `resume`.
     """
     started = time.perf_counter()
@@ -95,7 +111,7 @@ def score(
         void_on_error=on_error == "void",
     )
     folder = place(out)
-    with Crew(engine, threads) as crew:
+    with make_crew(engine, threads, client) as crew:
         gt_source, pred_source = crew.open(gts), crew.open(preds)
         split = pair_up(
             gt_source.entries(),
@@ -136,6 +152,101 @@ def score(
 
         drive(plan, folder, work, options, crew=crew, finish=finish, started=started, progress=progress)
     return Run(folder)
+
+
+def score_instances(
+    gts: str | os.PathLike[str],
+    preds: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    labels: str | os.PathLike[str] = "idd",
+    gt_suffix: str | None = None,
+    list_suffix: str | None = None,
+    area: tuple[float, float] = AREA,
+    threads: int | None = None,
+    engine: str = "auto",
+    on_error: str = "stop",
+    resume: bool = False,
+    overwrite: bool = False,
+    shard_size: int = 128,
+    entry: Mapping[str, str | None] | None = None,
+    client: Client | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> InstanceRun:
+    """Score a split of predicted instances (AP, AP50) and write the run folder `out`.
+
+    `gts` holds 16-bit PNGs (pixel = id, or id * 1000 + n). `preds` holds per image a list of masks
+    ("mask.png labelID confidence" per line) and the masks, or is a COCO results file (.json) with run-length
+    masks. `labels` is "idd", "cityscapes" or a label CSV with `has_instances`. Ground truth of fewer pixels
+    than `area[0]`, or of `area[1]` and more, does not count. `on_error` "void" counts an image with a
+    missing or broken prediction as one without predictions; the rest is as in `score`.
+
+    Raises
+        SplitProblems: every problem of the split, found in one pass; the run stays incomplete.
+        InputError, ReportError, EngineError, ClusterError, Interrupted: as `score`.
+    """
+    started = time.perf_counter()
+    options = Options(on_error, resume, overwrite, shard_size)
+    options.check()
+    low, high = area
+    if not 0 <= low < high:
+        raise OptionError(
+            "not an area range", found=f"{low:g}..{high:g}", expected="0 <= from < to, in pixels"
+        )
+    space = load_instances(os.fspath(labels))
+    entry = run_folder.make_entry(entry or {})
+    folder = place(out)
+    is_coco = os.fspath(preds).lower().endswith(".json")
+    with make_crew(engine, threads, client) as crew:
+        gt_source = crew.open(gts)
+        if is_coco:
+            split = read_split_coco(gt_source, os.fspath(preds), space, gt_suffix=gt_suffix)
+        else:
+            split = read_split(
+                gt_source, crew.open(preds), space, gt_suffix=gt_suffix, list_suffix=list_suffix
+            )
+        skipped = f"{split.skipped} predictions of labels that are not evaluated were left out"
+        plan = Plan(
+            schema.INSTANCE,
+            manifest.of_images(split.images),
+            decides={
+                "version": __version__,
+                "labels": space.digest(),
+                "area": area_facts(area),
+                "void_on_error": on_error == "void",
+                "shard_size": shard_size,
+            },
+            facts={
+                "gts": str(gts),
+                "preds": str(preds),
+                "entry": entry,
+                "labels": describe_space(space),
+                "notes": [*split.notes, *([skipped] if split.skipped else [])],
+            },
+            problems=split.problems,
+        )
+        stop_early(plan, on_error, "--list-suffix")
+        here = crew.workplace(folder, plan.fingerprint(), gts, None if is_coco else preds)
+        work = InstanceWork(here, space, area, on_error == "void")
+
+        def finish(facts: Mapping[str, Any], tally: Tally) -> None:
+            counted = {name: tally.counts[f"decoder {name}"] for name in ("simd", "pillow", "rle")}
+            finish_instances(folder, {**facts, "decoders": counted}, space, area)
+
+        drive(plan, folder, work, options, crew=crew, finish=finish, started=started, progress=progress)
+    return InstanceRun(folder)
+
+
+def open_run(location: str | os.PathLike[str]) -> Run | InstanceRun:
+    """Open a run of either kind, in a folder or at an fsspec URL.
+
+    Raises
+        CorruptRun: not a run folder, or one that cannot be read.
+        IncompleteRun: the run was stopped before its end.
+    """
+    folder = place(location)
+    kind = run_folder.read_facts(folder)["kind"]
+    return InstanceRun(folder) if kind == schema.INSTANCE else Run(folder)
 
 
 def compare(
@@ -179,7 +290,7 @@ def leaderboard(
 
 
 def _opened(run: Run | str | os.PathLike[str]) -> Run:
-    return run if isinstance(run, Run) else open_run(run)
+    return run if isinstance(run, Run) else open_semantic(run)
 
 
 def check_html() -> None:

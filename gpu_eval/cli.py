@@ -8,15 +8,20 @@ Results go to standard output; progress, notes and errors to standard error.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gpu_eval.errors import GpuEvalError, OptionError, SplitProblems
-
-FORMATS = ("table", "json", "csv")
+from gpu_eval.errors import ClusterError, GpuEvalError, OptionError, SplitProblems
+from gpu_eval.options import (
+    client_of,
+    cluster_options,
+    entry_options,
+    join_options,
+    output_options,
+    run_options,
+)
 
 # What a gate of a pipeline asks for.
 WORSE = 3
@@ -54,24 +59,6 @@ def main() -> None:
     """Score segmentation predictions: exact confusion matrices per image, a Parquet report, SQL."""
 
 
-def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--format", "output", type=click.Choice(FORMATS), default="table", show_default=True,
-        help="How results are printed.",
-    )(command)  # fmt: skip
-
-
-def _entry_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--team, --method and --link: the run's row on a leaderboard."""
-    for name, meaning in (
-        ("link", "Web address of the paper or code."),
-        ("method", "Name of the method on a leaderboard."),
-        ("team", "Name of the team on a leaderboard."),
-    ):
-        command = click.option(f"--{name}", metavar="TEXT", help=meaning)(command)
-    return command
-
-
 @main.command()
 @click.argument("gts", required=False)
 @click.argument("preds", required=False)
@@ -94,18 +81,7 @@ def _entry_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
 @click.option("--pred-suffix", metavar="TEXT", help="How names of prediction files end.")
-@click.option("-j", "--num-workers", "threads", type=int, metavar="N", help="Threads; default: all cores.")
-@click.option("--engine", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
-    "--on-error",
-    type=click.Choice(["stop", "skip", "void"]),
-    default="stop",
-    show_default=True,
-    help="Images that cannot be scored: fail at the end, leave out, or count as predicted void.",
-)
-@click.option("--resume", is_flag=True, help="Finish an interrupted run of the same inputs.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in the output folder.")
-@click.option("--shard-size", type=int, default=512, show_default=True, help="Images per committed part.")
+@run_options(512)
 @click.option(
     "--bootstrap",
     type=click.IntRange(0),
@@ -114,9 +90,10 @@ def _entry_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="N",
     help="Resamples of the intervals; 0: no intervals.",
 )
-@_entry_options
+@cluster_options
+@entry_options
 @click.option("--html", is_flag=True, help="Also write report.html into the run folder.")
-@_output_options
+@output_options
 def score(
     gts: str | None, preds: str | None, gts_option: str | None, preds_option: str | None, out: str,
     output: str, **options: Any,
@@ -125,8 +102,6 @@ def score(
 
     Either is a folder, a .zip or .tar (read in place) or an fsspec URL.
     """
-    if options["resume"] and options["overwrite"]:
-        raise click.UsageError("--resume and --overwrite contradict each other")
     arguments = [argument for argument in (gts, preds) if argument]
     sides = [option or (arguments.pop(0) if arguments else None) for option in (gts_option, preds_option)]
     inputs = [side for side in sides if side]
@@ -142,42 +117,99 @@ def _score(gts: str | Path, preds: str | Path, out: str | Path, output: str, **o
     if html:
         api.check_html()  # before scoring, which may take an hour
     entry = {name: options.pop(name, None) for name in ("team", "method", "link")}
-    with terminal.ProgressLine() as line:
-        run = api.score(gts, preds, out=out, entry=entry, progress=line.update, **options)
-    terminal.show_notes(run)
-    terminal.show_run(run, output)
+    with client_of(options) as client, terminal.ProgressLine() as line:
+        run = api.score(gts, preds, out=out, entry=entry, client=client, progress=line.update, **options)
+    _show(run, output)
+    if client is not None:
+        terminal.show_workers(run.facts)
     if html:
         terminal.say(f"page: {api.write_html(run, labels=options.get('labels'))}")
+
+
+@main.command()
+@click.argument("gts")
+@click.argument("preds")
+@click.option("-o", "--out", required=True, metavar="FOLDER|URL", help="The run folder to write.")
+@click.option(
+    "--labels",
+    default="idd",
+    show_default=True,
+    metavar="NAME|CSV",
+    help="idd, cityscapes, or a label CSV with has_instances.",
+)
+@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
+@click.option("--list-suffix", metavar="TEXT", help="How names of the lists of predictions end.")
+@click.option(
+    "--area",
+    nargs=2,
+    type=float,
+    metavar="FROM TO",
+    default=(100, float("inf")),
+    show_default="100 inf",
+    help="Ground truth of other sizes, in pixels, does not count.",
+)
+@run_options(128)
+@cluster_options
+@entry_options
+@output_options
+def instances(gts: str, preds: str, out: str, output: str, **options: Any) -> None:
+    """Score predicted instances: AP and AP 50 % by the rules of AutoNUE and of Cityscapes.
+
+    GTS holds 16-bit PNGs. PREDS holds lists of masks (mask.png labelID confidence) and the masks, or is a
+    COCO results file. Either may be a folder, a .zip, a .tar or an fsspec URL.
+    """
+    from gpu_eval import api, terminal
+
+    entry = {name: options.pop(name, None) for name in ("team", "method", "link")}
+    with client_of(options) as client, terminal.ProgressLine() as line:
+        run = api.score_instances(
+            gts, preds, out=out, entry=entry, client=client, progress=line.update, **options
+        )
+    _show(run, output)
+    if client is not None:
+        terminal.show_workers(run.facts)
+
+
+def _show(run: Any, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
+    """Notes and scores of a run of either kind."""
+    from gpu_eval import terminal
+    from gpu_eval.report.instance_run import InstanceRun
+
+    if isinstance(run, InstanceRun):
+        if level is not None:
+            raise OptionError("a run of instances has no levels", found=f"--level {level}")
+        terminal.show_instance_notes(run)
+        terminal.show_instance_run(run, output, protocol=protocol)
+    else:
+        terminal.show_notes(run)
+        terminal.show_run(run, output, level=level, protocol=protocol)
 
 
 @main.command()
 @click.argument("run")
 @click.option("--level", type=int, help="Classes of this level; default: the finest.")
 @click.option("--protocol", metavar="NAME", help="Only this protocol: idd or autonue.")
-@_output_options
+@output_options
 def show(run: str, level: int | None, protocol: str | None, output: str) -> None:
     """Show the scores of a run folder."""
-    from gpu_eval import terminal
-    from gpu_eval.report.run import open_run
+    from gpu_eval import api
 
-    opened = open_run(run)
-    terminal.show_notes(opened)
-    terminal.show_run(opened, output, level=level, protocol=protocol)
+    _show(api.open_run(run), output, level=level, protocol=protocol)
 
 
 @main.command()
 @click.argument("run")
 @click.argument("sql")
-@_output_options
+@output_options
 def query(run: str, sql: str, output: str) -> None:
     """Answer SQL over a run's tables with DuckDB.
 
-    Tables: levels, classes, confusion, images, cells, image_classes (docs/schema.md).
+    Tables of `score`: levels, classes, confusion, images, cells, image_classes. Tables of `instances`:
+    scores, classes, ap, curves, images, instances, overlaps. See docs/schema.md.
     """
-    from gpu_eval import terminal
-    from gpu_eval.report.run import open_run
+    from gpu_eval import api, terminal
 
-    terminal.show_table(open_run(run).sql(sql), output)
+    terminal.show_table(api.open_run(run).sql(sql), output)
 
 
 @main.command()
@@ -200,7 +232,7 @@ def report(run: str, images: tuple[str, str] | None, labels: str | None, out: Pa
     from gpu_eval import api
 
     gts, preds = images or (None, None)
-    click.echo(api.write_html(api.open_run(run), out, gts=gts, preds=preds, labels=labels))
+    click.echo(api.write_html(api.open_semantic(run), out, gts=gts, preds=preds, labels=labels))
 
 
 @main.command()
@@ -218,7 +250,7 @@ def report(run: str, images: tuple[str, str] | None, labels: str | None, out: Pa
     metavar="X",
     help="Exit with 3 if the mIoU (finest level) of a later run is more than X below the first run's.",
 )
-@_output_options
+@output_options
 @click.pass_context
 def compare(
     ctx: click.Context, run_a: str, others: tuple[str, ...], common: bool, level: int | None,
@@ -250,7 +282,7 @@ def compare(
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for Parquet, CSV, Markdown, HTML.")
 @click.option("--sort", metavar="COLUMN", help="L3, L2, L1, AP or AP50; default: the finest level.")
 @click.option("--protocol", metavar="NAME", help="idd or autonue; default: idd.")
-@_output_options
+@output_options
 def leaderboard(
     runs: tuple[str, ...], published: bool, out: Path | None, sort: str | None, protocol: str | None,
     output: str,
@@ -272,7 +304,7 @@ def leaderboard(
 
 @main.command()
 @click.argument("run")
-@_entry_options
+@entry_options
 def tag(run: str, **given: str | None) -> None:
     """Set the team, method or link of a run's row on a leaderboard; "" clears one."""
     from gpu_eval import terminal
@@ -292,6 +324,30 @@ def info() -> None:
     from gpu_eval.engines.engine import survey
 
     terminal.show_engines(survey())
+
+
+@main.command("worker-check")
+@click.argument("locations", nargs=-1, metavar="[INPUT]...")
+@click.option("-o", "--out", metavar="FOLDER|URL", help="The folder that workers must be able to write to.")
+@click.option("--engine", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@join_options
+@click.pass_context
+def worker_check(
+    ctx: click.Context, /, locations: tuple[str, ...], out: str | None, engine: str, **options: Any
+) -> None:
+    """Ask every worker for its versions, its engine, and whether it sees each INPUT and the output."""
+    from gpu_eval import terminal
+    from gpu_eval.runs.crew import ask
+
+    if options["scheduler"] is None and options["scheduler_file"] is None:
+        raise click.UsageError("which cluster? give --scheduler or --scheduler-file")
+    with client_of(options) as client:
+        views = ask(client, engine, locations, out)
+    if not views:
+        raise ClusterError("the cluster has no workers")
+    if broken := terminal.show_views(views):
+        terminal.say(f"{broken} of {len(views)} workers cannot work")
+        ctx.exit(ClusterError.exit_code)
 
 
 @main.command()

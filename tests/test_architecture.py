@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "thumbnails": STATIONS,
     "api": {*STATIONS, "runs", "meter", "thumbnails"},
     "terminal": {*STATIONS, "runs", "meter", "api"},
-    "cli": {*STATIONS, "runs", "meter", "api", "terminal", "synthetic"},
+    "options": {"terminal", "runs"},
+    "cli": {*STATIONS, "runs", "meter", "api", "terminal", "options", "synthetic"},
     "__main__": {"cli"},
 }
 
@@ -47,14 +48,20 @@ OWNERS = {
     "duckdb": {"report/folder.py"},
     "altair": {"report/plots.py", "report/run.py"},  # run.py: for its type checker only
     "vl_convert": {"report/html.py"},
-    "rich": {"terminal.py"},
-    "click": {"cli.py"},
+    "rich": {f"terminal/{name}.py" for name in ("comparison", "console", "instances", "machines", "progress", "semantic")},
+    "click": {"cli.py", "options.py"},
     "cupy": {"engines/cuda.py"},
-    "dask": {"scheduling/cluster.py"},
-    "distributed": {"scheduling/cluster.py"},
+    "dask": {"scheduling/cluster.py", "scheduling/starting.py"},
+    # api, crew and joining: for their type checker only
+    "distributed": {
+        *(f"scheduling/{name}.py" for name in ("cluster", "starting")),
+        *(f"runs/{name}.py" for name in ("crew", "joining")),
+        "api.py",
+    },
+    "pycocotools": {"inputs/rle.py"},
 }
 
-SPEAKERS = {"cli.py", "terminal.py"}
+SPEAKERS = {"cli.py", "terminal/console.py"}
 
 
 def imported(path: Path) -> Iterator[str]:

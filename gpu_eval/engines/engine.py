@@ -89,8 +89,8 @@ class ImageOverlaps:
 
     `gt_values`: int64, shape (g,), the raw pixel values that occur in the gt, ascending; `gt_pixels`:
     int64 (g,), how often; `overlaps`: int64 (predictions, g), pixels of each mask on each gt value, so a
-    row's sum is the mask's area. All three are None if the image could not be counted. `errors` holds every
-    broken file of the image. `size` is the gt's (height, width). `decoders` counts files by decoder:
+    row's sum is the mask's area, None if any mask is broken; all three are None if the gt is. `errors` holds
+    every broken file of the image. `size` is the gt's (height, width). `decoders` counts files by decoder:
     "simd", "pillow", "rle".
     """
 
@@ -113,9 +113,7 @@ class Engine(Protocol):
     def score(self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask) -> list[ImageResult]:
         """One result per pair, in input order; an image that cannot be scored is a result too."""
 
-    def overlaps(
-        self, images: Sequence[InstanceImage], gts: Source, preds: Source
-    ) -> list[ImageOverlaps]:
+    def overlaps(self, images: Sequence[InstanceImage], gts: Source, preds: Source) -> list[ImageOverlaps]:
         """The joint counts of all masks of each image with its gt, in input order.
 
         An image without a list of predictions (None) is counted as one without predictions.
@@ -136,11 +134,12 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """Whether an engine serves here, and why or why not."""
+    """Whether an engine serves here, why or why not, and on how many devices."""
 
     name: str
     available: bool
     why: str
+    devices: int = 0
 
 
 def survey() -> list[EngineStatus]:
@@ -151,6 +150,16 @@ def survey() -> list[EngineStatus]:
         EngineStatus("cpu", *cpu.available()),
         EngineStatus("cuda", False, "this version of gpu-eval has no CUDA engine"),
     ]
+
+
+def count_gpus() -> int:
+    """How many CUDA devices this process sees. Raises EngineUnavailable where the CUDA engine has none."""
+    status = next(status for status in survey() if status.name == "cuda")
+    if not status.available:
+        raise EngineUnavailable(
+            "no GPU can be used here", found=status.why, fix="--workers N starts workers without GPUs"
+        )
+    return status.devices
 
 
 def make_engine(name: str = "auto", threads: int | None = None) -> tuple[Engine, str]:

@@ -3,69 +3,102 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from gpu_eval.engines.engine import make_engine
-from gpu_eval.errors import OptionError
+from gpu_eval.engines.engine import ENGINES, make_engine
+from gpu_eval.errors import ClusterError, OptionError
 from gpu_eval.inputs.sources import Source, open_source
 from gpu_eval.runs import workplace
+from gpu_eval.runs.lookout import View, look
 from gpu_eval.runs.workplace import Tools, Workplace
 from gpu_eval.scheduling.runner import Executor, InProcessExecutor
 from gpu_eval.storage import Place
 
+if TYPE_CHECKING:
+    from distributed import Client
 
-class Crew:
-    """An engine of this process, and the sources of a run while it is listed and scored.
+Location = str | os.PathLike[str]
+
+
+class Crew(Protocol):
+    """Those who work on a run; a context manager that holds the run's sources open."""
+
+    def __enter__(self) -> Crew: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def open(self, location: Location) -> Source:
+        """The source at a location, closed with the crew. Raises UnreadableSource as `open_source`."""
+
+    def workplace(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> Workplace:
+        """Where everyone of the crew reads and writes."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """The engine, for run.json."""
+
+    def executor(self, here: Workplace) -> AbstractContextManager[Executor]:
+        """Where the shards of the run at `here`, which has begun, are scored."""
+
+
+def make_crew(engine: str, threads: int | None, client: Client | None) -> Crew:
+    """The workers of `client`'s cluster, or this process.
 
     Raises OptionError or EngineUnavailable for an engine that cannot be had, before anything is listed.
     """
+    if threads is not None and threads < 1:
+        raise OptionError("threads must be at least 1", found=str(threads))
+    if engine not in ENGINES:
+        raise OptionError("no such engine", found=engine, expected=" or ".join(ENGINES))
+    return ThisProcess(engine, threads) if client is None else Cluster(engine, threads, client)
 
-    def __init__(self, engine: str = "auto", threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise OptionError("threads must be at least 1", found=str(threads))
-        self._asked = (engine, threads)
-        self._open = ExitStack()
-        self._engine, self._why = make_engine(engine, threads)
-        self._open.callback(self._engine.close)
+
+class _Sources:
+    """The part that crews share: sources are opened for listing and closed at the end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
         self._sources: dict[str, Source] = {}
-
-    def __enter__(self) -> Crew:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
+        self._stack.close()
 
-    def open(self, location: str | os.PathLike[str]) -> Source:
-        """The source at a location, closed with the crew. Raises UnreadableSource as `open_source`."""
+    def open(self, location: Location) -> Source:
         source = open_source(location)
-        self._open.callback(source.close)
+        self._stack.callback(source.close)
         self._sources[str(location)] = source
         return source
 
-    def workplace(
-        self,
-        folder: Place,
-        fingerprint: str,
-        gts: str | os.PathLike[str],
-        preds: str | os.PathLike[str] | None,
-    ) -> Workplace:
-        """Where everyone of the crew reads and writes."""
+
+class ThisProcess(_Sources):
+    """One engine in this process, which also lists the sources."""
+
+    def __init__(self, engine: str, threads: int | None) -> None:
+        super().__init__()
+        self._asked = (engine, threads)
+        self._engine, self._why = make_engine(engine, threads)
+        self._stack.callback(self._engine.close)
+
+    def __enter__(self) -> ThisProcess:
+        return self
+
+    def workplace(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> Workplace:
         return Workplace(
             str(folder), fingerprint, str(gts), None if preds is None else str(preds), *self._asked
         )
 
     def facts(self) -> Mapping[str, Any]:
-        """The engine, for run.json."""
         return {"name": self._engine.name, "why": self._why, "device": self._engine.describe()}
 
     @contextmanager
     def executor(self, here: Workplace) -> Iterator[Executor]:
-        """Where the shards of the run at `here` are scored."""
         gts = self._sources[here.gts]
         preds = gts if here.preds is None else self._sources[here.preds]
         executor = InProcessExecutor()
@@ -74,3 +107,90 @@ class Crew:
                 yield executor
             finally:
                 executor.close()
+
+
+class Cluster(_Sources):
+    """The workers of a Dask cluster. They read the inputs and write the parts themselves."""
+
+    def __init__(self, engine: str, threads: int | None, client: Client) -> None:
+        from gpu_eval.scheduling import cluster
+
+        super().__init__()
+        self._engine, self._client = engine, client
+        # A worker scores one shard per thread of its own; more threads in each engine are the user's word.
+        self._threads = threads or 1
+        cluster.check_versions(client)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def workplace(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> Workplace:
+        there = None if preds is None else _everywhere(preds)
+        return Workplace(
+            _everywhere(folder), fingerprint, _everywhere(gts), there, self._engine, self._threads
+        )
+
+    def facts(self) -> Mapping[str, Any]:
+        views = _views(self._client, self._engine)
+        engines = Counter(view.engine for view in views.values())
+        hosts = {view.host for view in views.values()}
+        return {
+            "name": "+".join(sorted(engines)),
+            "why": "asked for" if self._engine != "auto" else "what each worker has",
+            "device": f"{len(views)} Dask workers on {len(hosts)} hosts: "
+            + "; ".join(sorted({view.device for view in views.values()})),
+        }
+
+    @contextmanager
+    def executor(self, here: Workplace) -> Iterator[Executor]:
+        from gpu_eval.scheduling import cluster
+
+        inputs = (here.gts, *([] if here.preds is None else [here.preds]))
+        _views(self._client, self._engine, inputs, here.run, here.fingerprint)
+        needs = cluster.gpu_resources(self._client) if self._engine == "cuda" else None
+        executor = cluster.DaskExecutor(self._client, resources=needs)
+        try:
+            yield executor
+        finally:
+            executor.close()
+
+
+def _everywhere(location: Location | Place) -> str:
+    """A location by a name that does not depend on the working folder."""
+    text = str(location)
+    return text if "://" in text else os.path.abspath(text)
+
+
+def ask(
+    client: Client,
+    engine: str,
+    inputs: Sequence[Location] = (),
+    output: Location | None = None,
+    fingerprint: str | None = None,
+) -> dict[str, View | BaseException]:
+    """What each worker sees, by its address; see `look`. Raises ClusterError if one does not answer."""
+    from gpu_eval.scheduling import cluster
+
+    there = None if output is None else _everywhere(output)
+    return cluster.ask_workers(client, look, engine, tuple(map(_everywhere, inputs)), there, fingerprint)
+
+
+def _views(client: Client, *question: Any) -> dict[str, View]:
+    """What each worker sees. Raises ClusterError, which names those that cannot work and why."""
+    views = ask(client, *question)
+    if not views:
+        raise ClusterError("the cluster has no workers", fix="start workers, then run the same command again")
+    problems = [
+        f"{address} ({view.host}) {problem}"
+        for address, view in sorted(views.items())
+        if isinstance(view, View)
+        for problem in view.problems
+    ]
+    problems += [f"{address}: {view}" for address, view in views.items() if not isinstance(view, View)]
+    if problems:
+        raise ClusterError(
+            f"{len(problems)} problems with the workers; nothing was scored",
+            found="\n  " + "\n  ".join(problems) + "\n",
+            fix="give paths or URLs that every worker sees; `gpu-eval worker-check` asks them again",
+        )
+    return {address: view for address, view in views.items() if isinstance(view, View)}

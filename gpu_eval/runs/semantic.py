@@ -17,6 +17,7 @@ from gpu_eval.runs import manifest, workplace
 from gpu_eval.runs.tally import FACTS, WARNINGS_KEPT, Tally, count_values, fatal_image, to_error
 from gpu_eval.runs.workplace import Workplace
 from gpu_eval.scheduling import shards as sharding
+from gpu_eval.scheduling.isolate import find_poison
 from gpu_eval.scheduling.shards import Shard
 
 # In the order of writing: the images table is the commit.
@@ -62,6 +63,10 @@ class SemanticWork:
         pairs = manifest.to_pairs(workplace.rows(self.workplace, image, image + 1))
         with workplace.at(self.workplace) as tools:
             tools.engine.score(pairs, tools.gts, tools.preds, self.task)
+
+    def isolate(self, shard: Shard) -> tuple[int, ...]:
+        """The images of a shard that kill the process that scores them."""
+        return find_poison(self.try_image, shard.first, shard.last, known=shard.poisoned)
 
     def is_done(self, shard: Shard) -> bool:
         """Whether an earlier run has committed the shard. Raises CorruptRun for a foreign part."""
