@@ -100,6 +100,7 @@ def read_split(
     files = _Files(pred_entries)
     images: list[InstanceImage] = []
     problems = list(split.problems)
+    cut: list[str] = []
     skipped = 0
     for pair, content in _contents(split.pairs, preds):
         found: tuple[Prediction, ...] | None = None
@@ -110,12 +111,19 @@ def read_split(
             lines = parse_list(content, space, findings)
             predictions = _predictions(lines, posixpath.dirname(pair.pred.name), files, space, findings)
             problems += findings.told()
+            cut += [f"{findings.file} line {line.number}: {line.text}" for line in lines if line.is_cut]
             if not findings.errors:
                 found = tuple(predictions)
                 skipped += len(lines) - len(predictions)
         list_file = None if pair.pred is None else pair.pred.name
         images.append(InstanceImage(pair.key, pair.drive, pair.gt, found, list_file))
-    return InstanceSplit(tuple(images), tuple(problems), split.notes, skipped)
+    notes = list(split.notes)
+    if cut:
+        notes.append(
+            f"{len(cut)} label ids are no whole numbers and were cut to one, as the public script does; "
+            f"the first: {cut[0]}"
+        )
+    return InstanceSplit(tuple(images), tuple(problems), tuple(notes), skipped)
 
 
 class _Files:

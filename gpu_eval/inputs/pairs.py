@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -49,40 +49,37 @@ def pair_up(
     gt_location: str,
     pred_location: str,
     exclude: Sequence[str] = (),
+    what: str = "prediction",
+    suffix_option: str = "--pred-suffix",
 ) -> Split:
     """The split that two lists of files make: one pair per ground truth, sorted by key.
 
     A key is a path without its suffix; files that end with one of `exclude` are not label maps. Where no key
     has a partner, folders that all files of a side share are dropped (archives often hold one top folder);
-    a note says so.
+    a note says so. `what` is the word for a file of the prediction side, `suffix_option` the option to
+    recommend where its suffix seems to be wrong.
 
     Raises
         EmptySplit: no ground truth, or no prediction for any of them; names the endings that are there.
     """
     gt_files, pred_files = list(gt_entries), list(pred_entries)
-    gts, gt_problems = _by_key(gt_files, gt_suffix, gt_location, exclude)
+    gts, gt_problems = gts_by_key(gt_files, gt_suffix, gt_location, exclude)
     preds, pred_problems = _by_key(pred_files, pred_suffix, pred_location, exclude)
-    if not gts:
-        raise _empty("ground truth", "--gt-suffix", gt_files, gt_suffix, gt_location, None)
     if not preds:
         better = _ending_that_meets(pred_files, gts)
-        raise _empty("prediction", "--pred-suffix", pred_files, pred_suffix, pred_location, better)
-    dropped = _folders_to_drop(gts, preds)
+        raise empty_split(what, suffix_option, pred_files, pred_suffix, pred_location, better)
+    dropped = folders_to_drop(gts, preds)
     if dropped is None:
         raise EmptySplit(
-            f"none of {len(preds)} predictions has the path of one of {len(gts)} ground truths",
+            f"of {len(preds)} files of predictions none has the path of one of {len(gts)} ground truths",
             file=pred_location,
             found=f"such as {min(preds)}{pred_suffix}",
             expected=f"such as {min(gts)}{pred_suffix}",
             fix="name the folder that holds the drives, or rename the files"
-            + _suffix_hint("--pred-suffix", _ending_that_meets(pred_files, gts), pred_suffix),
+            + _suffix_hint(suffix_option, _ending_that_meets(pred_files, gts), pred_suffix),
         )
     gt_folder, pred_folder = dropped
-    notes = tuple(
-        f"{location}: the folder {folder.rstrip('/')!r}, which holds all files, was left out of the keys"
-        for location, folder in ((gt_location, gt_folder), (pred_location, pred_folder))
-        if folder
-    )
+    notes = notes_on_dropped((gt_location, gt_folder), (pred_location, pred_folder))
     gts = {key[len(gt_folder) :]: entry for key, entry in gts.items()}
     preds = {key[len(pred_folder) :]: entry for key, entry in preds.items()}
 
@@ -93,7 +90,7 @@ def pair_up(
     problems: list[InputError] = [*gt_problems, *pred_problems]
     problems += [
         MissingPrediction(
-            "no prediction for this ground truth",
+            f"no {what} for this ground truth",
             file=f"{pred_location}/{name}",
             expected=name,
             found=near.get(name),
@@ -103,13 +100,23 @@ def pair_up(
     ]
     problems += [
         ExtraPrediction(
-            "no ground truth for this prediction",
+            f"no ground truth for this {what}",
             file=f"{pred_location}/{preds[key].name}",
             expected=f"{gt_folder}{key}{gt_suffix} in {gt_location}",
         )
         for key in sorted(preds.keys() - gts.keys())
     ]
     return Split(pairs, tuple(problems), notes)
+
+
+def gts_by_key(
+    entries: Sequence[Entry], suffix: str, location: str, exclude: Sequence[str] = ()
+) -> tuple[dict[str, Entry], list[InputError]]:
+    """The ground truth by key, and the files that cannot be it. Raises EmptySplit where there is none."""
+    gts, problems = _by_key(entries, suffix, location, exclude)
+    if not gts:
+        raise empty_split("ground truth", "--gt-suffix", entries, suffix, location)
+    return gts, problems
 
 
 def _by_key(
@@ -150,11 +157,11 @@ def _is_utf8(name: str) -> bool:
     return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
-def _folders_to_drop(gts: Mapping[str, Entry], preds: Mapping[str, Entry]) -> tuple[str, str] | None:
-    """The shared leading folders ("" or "a/b/") to drop on each side so that keys meet; fewest first.
+def folders_to_drop(gts: Collection[str], preds: Collection[str]) -> tuple[str, str] | None:
+    """The shared leading folders ("" or "a/b/") to drop from the keys of each side so that they meet.
 
-    Where both sides lose a folder, a folder must remain: otherwise frame 1 of drive 17 would be scored
-    against frame 1 of drive 18.
+    The fewest that do; None where none do. Where both sides lose a folder, a folder must remain: otherwise
+    frame 1 of drive 17 would be scored against frame 1 of drive 18.
     """
     gt_folders, pred_folders = _shared_folders(gts), _shared_folders(preds)
     choices = product(range(len(gt_folders)), range(len(pred_folders)))
@@ -166,6 +173,15 @@ def _folders_to_drop(gts: Mapping[str, Entry], preds: Mapping[str, Entry]) -> tu
         if any(pred_folder + key[len(gt_folder) :] in preds for key in gts):
             return gt_folder, pred_folder
     return None
+
+
+def notes_on_dropped(*dropped: tuple[str, str]) -> tuple[str, ...]:
+    """What is told about folders that were dropped, each given as (location, folder or "")."""
+    return tuple(
+        f"{location}: the folder {folder.rstrip('/')!r}, which holds all files, was left out of the keys"
+        for location, folder in dropped
+        if folder
+    )
 
 
 def _shared_folders(keys: Iterable[str]) -> list[str]:
@@ -181,9 +197,10 @@ def _shared_folders(keys: Iterable[str]) -> list[str]:
     return folders
 
 
-def _empty(
-    what: str, option: str, entries: Sequence[Entry], suffix: str, location: str, better: str | None
+def empty_split(
+    what: str, option: str, entries: Sequence[Entry], suffix: str, location: str, better: str | None = None
 ) -> EmptySplit:
+    """The error of a side without a single file of its suffix; `better` is the suffix to recommend."""
     if not entries:
         return EmptySplit(f"no {what}: there are no files at all", file=location, expected=f"*{suffix}")
     endings = Counter(_ending(entry.name) for entry in entries).most_common(4)

@@ -1,0 +1,171 @@
+"""Predicted instances from one COCO results file: whose they are, and which of them can be used."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from gpu_eval.errors import ExtraPrediction, MalformedPredictions
+from gpu_eval.inputs.coco_file import is_image_id, read_coco
+from gpu_eval.inputs.entries import Source, plain_name
+from gpu_eval.inputs.instances import InstanceImage, InstanceSplit, Prediction, Rle
+from gpu_eval.inputs.pairs import folders_to_drop, gts_by_key, notes_on_dropped
+from gpu_eval.inputs.prediction_lists import Findings, expected_label, label_problem
+from gpu_eval.inputs.rle import EXPECTED_RLE, decode_rle, read_rle
+from gpu_eval.labels.instances import InstanceSpace
+
+__all__ = ["decode_rle", "read_split_coco"]
+
+_EXTENSION = re.compile(r"\.[A-Za-z]\w{0,4}\Z")  # ".png", not the ".01" of a frame's number
+
+
+def read_split_coco(
+    gts: Source, location: str | Path, space: InstanceSpace, *, gt_suffix: str | None = None
+) -> InstanceSplit:
+    """The split of a source of gts and a COCO results file, a path or an fsspec URL.
+
+    An image is named by "file_name", or by "image_id" where that is text: its key, alone or with the ending
+    of the gt or of the frame, with any extension. Folders are dropped as `pair_up` says. Images that no
+    entry names have no predictions (COCO lists nothing for them); a note counts them.
+
+    Raises
+        EmptySplit: no gt.
+        UnreadableSource, UnreadableFile: the gts cannot be listed, or the file cannot be read.
+        MalformedPredictions: the file is not a COCO results file at all.
+    """
+    gt_suffix = space.gt_suffix if gt_suffix is None else gt_suffix
+    gt_files, gt_problems = gts_by_key(gts.entries(), gt_suffix, gts.location)
+    file = str(location)
+    coco = read_coco(file, space)
+    findings = Findings(file, "entry")
+    example = f"a name such as {min(gt_files)!r}"
+    names = [_name(at, entry, coco.names, example, findings) for at, entry in enumerate(coco.entries, 1)]
+
+    endings = [posixpath.splitext(suffix)[0] for suffix in (gt_suffix, space.list_suffix)]
+    candidates = {name: list(_candidates(name, endings)) for name in names if name is not None}
+    every = {candidate for some in candidates.values() for candidate in some}
+    gt_folder, folder = (folders_to_drop(gt_files, every) if every else None) or ("", "")
+    gt_files = {key[len(gt_folder) :]: entry for key, entry in gt_files.items()}
+    keys = {name: _key(some, folder, gt_files) for name, some in candidates.items()}
+
+    predictions: defaultdict[str, list[Prediction]] = defaultdict(list)
+    broken = set()
+    skipped = 0
+    for at, (entry, name) in enumerate(zip(coco.entries, names, strict=True), 1):
+        if name is None:
+            continue
+        key = keys[name]
+        if key is None:
+            findings.add(ExtraPrediction, at, "no ground truth has this name", found=name, expected=example)
+            continue
+        sound = _is_sound(at, entry, space, findings)
+        if sound and entry["category_id"] not in space.ids:
+            skipped += 1
+            continue
+        mask = _mask(at, entry, findings) if sound else None
+        if mask is None:
+            broken.add(key)
+        else:
+            predictions[key].append(Prediction(mask, int(entry["category_id"]), float(entry["score"]), at))
+
+    images = tuple(
+        InstanceImage(
+            key,
+            posixpath.dirname(key),
+            gt_files[key],
+            None if key in broken else tuple(predictions.get(key, ())),
+            file,
+        )
+        for key in sorted(gt_files)
+    )
+    notes = notes_on_dropped((gts.location, gt_folder), (file, folder))
+    unnamed = len(gt_files.keys() - keys.values())
+    if unnamed:
+        notes += (f"{file}: {unnamed} of {len(images)} images have no entry, so no predictions",)
+    return InstanceSplit(images, (*gt_problems, *coco.problems, *findings.told()), notes, skipped)
+
+
+def _name(
+    at: int, entry: Any, names: Mapping[int | str, str], example: str, findings: Findings
+) -> str | None:
+    """The name by which an entry calls its image."""
+    if not isinstance(entry, dict):
+        findings.add(MalformedPredictions, at, "not an object", found=entry, expected="a prediction")
+        return None
+    number, name = entry.get("image_id"), entry.get("file_name")
+    if isinstance(name, str):
+        return name
+    if is_image_id(number) and number in names:
+        return names[number]
+    if isinstance(number, str):
+        return number
+    if is_image_id(number):
+        findings.add(
+            MalformedPredictions,
+            at,
+            "nothing says which image this number is",
+            found=number,
+            expected=f"image_id: {example}",
+            fix='name it as text, add "file_name", or write {"images": [...], "annotations": [...]}',
+        )
+    else:
+        findings.add(
+            MalformedPredictions, at, "the image is not named", found=entry, expected=f"image_id: {example}"
+        )
+    return None
+
+
+def _candidates(name: str, endings: Sequence[str]) -> Iterator[str]:
+    """The keys that a name may stand for, the literal one first."""
+    path = plain_name(name)
+    for stem in dict.fromkeys((path, _EXTENSION.sub("", path))):
+        yield stem
+        yield from (stem.removesuffix(ending) for ending in endings if ending and stem.endswith(ending))
+
+
+def _key(candidates: Sequence[str], folder: str, gts: Collection[str]) -> str | None:
+    """The first candidate below `folder` that is a key."""
+    below = (candidate[len(folder) :] for candidate in candidates if candidate.startswith(folder))
+    return next((key for key in below if key in gts), None)
+
+
+def _is_sound(at: int, entry: Mapping[str, Any], space: InstanceSpace, findings: Findings) -> bool:
+    """Whether label and score can be used; what cannot goes to `findings`."""
+    label, score = entry.get("category_id"), entry.get("score")
+    problem: str | None = "there is no category_id"
+    if _is_number(label):
+        whole = isinstance(label, int) or label.is_integer()  # false for nan and inf too
+        problem = label_problem(label, space) if whole else "the label id is not a whole number"
+    if problem is not None:
+        findings.add(MalformedPredictions, at, problem, found=label, expected=expected_label(space))
+        return False
+    if not _is_finite(score):
+        findings.add(
+            MalformedPredictions, at, "the score is not a finite number", found=score, expected="a number"
+        )
+        return False
+    return True
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(score: object) -> bool:
+    try:
+        return _is_number(score) and math.isfinite(score)
+    except OverflowError:  # a whole number beyond float64
+        return False
+
+
+def _mask(at: int, entry: Mapping[str, Any], findings: Findings) -> Rle | None:
+    mask = read_rle(entry.get("segmentation"))
+    if isinstance(mask, Rle):
+        return mask
+    findings.add(MalformedPredictions, at, mask, found=entry.get("segmentation"), expected=EXPECTED_RLE)
+    return None

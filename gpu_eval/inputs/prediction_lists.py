@@ -1,0 +1,168 @@
+"""The list of an image's predicted instances: a text file with a line `mask.png labelID confidence` per mask.
+
+The rules of a prediction's label and confidence stand here for the COCO file too.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+from collections import Counter
+from dataclasses import dataclass, field
+
+from gpu_eval.errors import InputError, MalformedPredictions, UnsafePath
+from gpu_eval.labels.instances import InstanceSpace
+
+MAX_LIST_BYTES = 2**24  # a list of 400,000 masks; no image has as many
+MAX_LINE = 4096  # characters; Linux opens no longer path
+SHOWN = 20
+
+EXPECTED = "mask.png labelID confidence"
+
+# What leads out of the list's folder, on any system that may unpack the same submission.
+_UNSAFE = re.compile(r"\A[/\\]|\A[A-Za-z]:|\\|\0|(?:\A|/)\.\.(?:/|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One prediction of a list, its label known; `mask` is a path relative to the list's folder."""
+
+    number: int  # from 1
+    mask: str
+    label: int
+    confidence: float
+    text: str
+    is_cut: bool  # the label was no whole number
+
+
+@dataclass
+class Findings:
+    """What is wrong with one file of predictions: of each kind the first SHOWN, then how many more."""
+
+    file: str
+    unit: str = "line"
+    errors: list[InputError] = field(default_factory=list)
+    counts: Counter[tuple[type[InputError], str]] = field(default_factory=Counter)
+
+    def add(
+        self,
+        kind: type[InputError],
+        number: int,
+        message: str,
+        *,
+        found: object,
+        expected: str = EXPECTED,
+        fix: str | None = None,
+    ) -> None:
+        """Note what is wrong in that line; `found` is shown as Python writes it, shortened."""
+        self.counts[kind, message] += 1
+        if self.counts[kind, message] <= SHOWN:
+            told = f"{self.unit} {number}: {message}"
+            self.errors.append(kind(told, file=self.file, found=shown(found), expected=expected, fix=fix))
+
+    def told(self) -> list[InputError]:
+        """One error per problem, and one per kind for those that are not shown."""
+        return self.errors + [
+            kind(f"{count - SHOWN} more: {message}", file=self.file)
+            for (kind, message), count in self.counts.items()
+            if count > SHOWN
+        ]
+
+
+def shown(value: object) -> str:
+    """A value of a foreign file, safe to print and short."""
+    text = repr(value[:80]) if isinstance(value, str) else reprlib.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def parse_list(data: bytes, space: InstanceSpace, findings: Findings) -> list[Line]:
+    """The predictions of a list, of labels that are not evaluated too; what is wrong goes to `findings`.
+
+    UTF-8 with or without BOM; lines end as Python's text mode has it. Blanks and tabs separate fields. The
+    last two fields are numbers, so a mask's name may hold blanks. Empty lines are passed over, and so are
+    comments: "#" and text that the reference would not take for a prediction.
+
+    A label is cut to a whole number as the reference's int(float(text)) does (`is_cut` tells of it). Stricter
+    than the reference: the confidence must be finite, and the path must stay below the list.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        findings.add(
+            MalformedPredictions,
+            1 + data.count(b"\n", 0, error.start),
+            "not UTF-8 text",
+            found=data[error.start : error.start + 8],
+            fix="save the list as UTF-8",
+        )
+        return []
+    lines = []
+    for at, raw in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
+        line = raw.strip()
+        if not line or _is_comment(line):
+            continue
+        parsed = _parse_line(at, line, space, findings)
+        if parsed is not None:
+            lines.append(parsed)
+    return lines
+
+
+def _is_comment(line: str) -> bool:
+    """True for "# text", false for "#1.png 12 0.9", by which the reference names a mask "#1.png"."""
+    if not line.startswith("#"):
+        return False
+    fields = line.split(maxsplit=3)
+    return len(fields) != 3 or _as_number(fields[1]) is None or _as_number(fields[2]) is None
+
+
+def _parse_line(at: int, line: str, space: InstanceSpace, findings: Findings) -> Line | None:
+    if len(line) > MAX_LINE:
+        expected = f"at most {MAX_LINE} characters"
+        findings.add(MalformedPredictions, at, "too long", found=line, expected=expected)
+        return None
+    fields = line.rsplit(maxsplit=2)
+    if len(fields) < 3:
+        findings.add(MalformedPredictions, at, "less than three fields", found=line)
+        return None
+    mask, label, confidence = fields[0], _as_number(fields[1]), _as_number(fields[2])
+    if label is None:
+        findings.add(MalformedPredictions, at, "the label id is not a number", found=line)
+    elif confidence is None or not math.isfinite(confidence):
+        findings.add(MalformedPredictions, at, "the confidence is not a finite number", found=line)
+    elif (problem := label_problem(label, space)) is not None:
+        findings.add(MalformedPredictions, at, problem, found=line, expected=expected_label(space))
+    elif _UNSAFE.search(mask):
+        findings.add(
+            UnsafePath,
+            at,
+            "the mask's path leads out of the folder of the list",
+            found=line,
+            expected="a relative path without '..', '\\' and drive letters",
+            fix="put the masks beside the list or below it",
+        )
+    else:
+        return Line(at, mask, int(label), confidence, line, not label.is_integer())
+    return None
+
+
+def _as_number(text: str) -> float | None:
+    """The number that Python reads, as the reference does; None for other text."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def label_problem(label: float, space: InstanceSpace) -> str | None:
+    """What is wrong with a raw label id, if anything."""
+    if isinstance(label, float) and not math.isfinite(label):
+        return "the label id is not finite"
+    if int(label) not in space.known_ids:
+        return f"no label of {space.name} has this id"
+    return None
+
+
+def expected_label(space: InstanceSpace) -> str:
+    """The raw ids that count, in words."""
+    return f"a raw id of {space.name}: " + ", ".join(map(str, space.ids)) + " are evaluated"
