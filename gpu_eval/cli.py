@@ -342,9 +342,7 @@ def worker_check(
     if options["scheduler"] is None and options["scheduler_file"] is None:
         raise click.UsageError("which cluster? give --scheduler or --scheduler-file")
     with client_of(options) as client:
-        views = ask(client, engine, locations, out)
-    if not views:
-        raise ClusterError("the cluster has no workers")
+        views = ask(client, engine, locations, out, patience=30.0)
     if broken := terminal.show_views(views):
         terminal.say(f"{broken} of {len(views)} workers cannot work")
         ctx.exit(ClusterError.exit_code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -76,10 +76,7 @@ def _images(
     pixels = stack.sum(axis=(1, 2))
     gt_pixels = stack[:, :-1].sum(axis=(1, 2))
     right = np.trace(stack[:, :-1, :-1], axis1=1, axis2=2)
-    columns: dict[str, object] = {name: [] for name in ImageRow.__slots__}
-    dicts = [asdict(row) for row in rows]
-    for name in ImageRow.__slots__:
-        columns[name] = [row[name] for row in dicts]
+    columns: dict[str, object] = {name: [getattr(row, name) for row in rows] for name in ImageRow.__slots__}
     computed = {
         "pixels": pixels,
         "gt_void_share": cm.ratio(stack[:, -1].sum(axis=1), pixels),

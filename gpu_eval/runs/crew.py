@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Location = str | os.PathLike[str]
 
+# Seconds to wait for the first worker: batch systems start them when they find the room.
+PATIENCE = 300.0
+
 
 class Crew(Protocol):
     """Those who work on a run; a context manager that holds the run's sources open."""
@@ -119,6 +122,7 @@ class Cluster(_Sources):
         self._engine, self._client = engine, client
         # A worker scores one shard per thread of its own; more threads in each engine are the user's word.
         self._threads = threads or 1
+        cluster.wait_for_workers(client, PATIENCE)
         cluster.check_versions(client)
 
     def __enter__(self) -> Cluster:
@@ -167,10 +171,16 @@ def ask(
     inputs: Sequence[Location] = (),
     output: Location | None = None,
     fingerprint: str | None = None,
+    *,
+    patience: float = PATIENCE,
 ) -> dict[str, View | BaseException]:
-    """What each worker sees, by its address; see `look`. Raises ClusterError if one does not answer."""
+    """What each worker sees, by its address; see `look`.
+
+    Raises ClusterError if one does not answer, or if there is none after `patience` seconds.
+    """
     from gpu_eval.scheduling import cluster
 
+    cluster.wait_for_workers(client, patience)
     there = None if output is None else _everywhere(output)
     return cluster.ask_workers(client, look, engine, tuple(map(_everywhere, inputs)), there, fingerprint)
 
@@ -178,8 +188,6 @@ def ask(
 def _views(client: Client, *question: Any) -> dict[str, View]:
     """What each worker sees. Raises ClusterError, which names those that cannot work and why."""
     views = ask(client, *question)
-    if not views:
-        raise ClusterError("the cluster has no workers", fix="start workers, then run the same command again")
     problems = [
         f"{address} ({view.host}) {problem}"
         for address, view in sorted(views.items())

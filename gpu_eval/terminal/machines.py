@@ -42,24 +42,24 @@ def show_workers(facts: Mapping[str, Any]) -> None:
 
 
 def show_views(views: Mapping[str, View | BaseException]) -> int:
-    """What each worker sees; returns how many of them cannot work."""
+    """What each worker sees, then what is wrong; returns how many of them cannot work."""
     table = Table(title="workers", title_justify="left")
-    for column in ("worker", "host", "versions", "engine", "problems"):
+    for column in ("worker", "host", "versions", "engine", "can work"):
         table.add_column(column, overflow="fold")
-    broken = 0
+    problems: dict[str, list[str]] = {}
     for address, view in sorted(views.items()):
-        if not isinstance(view, View):
-            table.add_row(Text(address), "", "", "", Text(f"{type(view).__name__}: {view}", style="red"))
-            broken += 1
-            continue
-        versions = ", ".join(f"{name} {view.versions[name]}" for name in ("python", *PACKAGES))
-        broken += bool(view.problems)
-        table.add_row(
-            Text(address),
-            Text(view.host),
-            Text(versions),
-            Text(f"{view.engine}: {view.device}"),
-            Text("\n".join(view.problems), style="red") if view.problems else Text("none", style="green"),
-        )
-    out().print(table)
-    return broken
+        if isinstance(view, View):
+            versions = ", ".join(f"{name} {view.versions[name]}" for name in ("python", *PACKAGES))
+            cells = (view.host, versions, f"{view.engine}: {view.device}")
+            problems[address] = view.problems
+        else:
+            cells = ("", "", "")
+            problems[address] = [f"{type(view).__name__}: {view}"]
+        verdict = Text("no", style="red") if problems[address] else Text("yes", style="green")
+        table.add_row(Text(address), *map(Text, cells), verdict)
+    console = out()
+    console.print(table)
+    for address, told in problems.items():
+        for problem in told:
+            console.print(Text(f"{address} {problem}"), soft_wrap=True)
+    return sum(bool(told) for told in problems.values())
