@@ -205,7 +205,7 @@ def query(run: str, sql: str, output: str) -> None:
     """Answer SQL over a run's tables with DuckDB.
 
     Tables of `score`: levels, classes, confusion, images, cells, image_classes. Tables of `instances`:
-    scores, classes, ap, curves, images, instances, overlaps. See docs/schema.md.
+    scores, classes, ap, curves, images, instances, intersections. See docs/schema.md.
     """
     from gpu_eval import api, terminal
 

@@ -15,6 +15,7 @@
         MissingMask            a mask that a list of predicted instances names is not there
         CorruptImage           not a PNG, truncated, bad CRC or Adler, short or overlong data
         WrongImageMode         a PNG whose pixels are not labels (RGB, LA, 1-bit, ...)
+        SizeMismatch           a mask that is not of its ground truth's size
         ImageTooLarge          a header that asks for more pixels than MAX_PIXELS
         LabelOutOfRange        most pixels are neither a class nor void
         FatalImage             an image that kills the process that scores it
@@ -135,6 +136,10 @@ class CorruptImage(InputError):
 
 
 class WrongImageMode(InputError):
+    pass
+
+
+class SizeMismatch(InputError):
     pass
 
 

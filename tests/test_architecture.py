@@ -40,15 +40,15 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 OWNERS = {
-    "numba": {"engines/cpu_kernels.py", "engines/simd.py"},
+    "numba": {"engines/png_kernels.py", "engines/simd.py"},
     "llvmlite": {"engines/simd.py"},
-    "deflate": {"engines/cpu.py"},
+    "deflate": {"engines/libdeflate.py"},
     "fsspec": {"inputs/sources.py"},
     "upath": {"storage.py"},
     "duckdb": {"report/folder.py"},
     "altair": {"report/plots.py", "report/run.py"},  # run.py: for its type checker only
     "vl_convert": {"report/html.py"},
-    "rich": {f"terminal/{name}.py" for name in ("comparison", "console", "instances", "machines", "progress", "semantic")},
+    "rich": {file for file in FILES if file.startswith("terminal/")},
     "click": {"cli.py", "options.py"},
     "cupy": {"engines/cuda.py"},
     "dask": {"scheduling/cluster.py", "scheduling/starting.py"},

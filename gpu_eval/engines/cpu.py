@@ -1,8 +1,7 @@
-"""The CPU engine: libdeflate and the Numba kernels, threads over pairs.
+"""The CPU engine: libdeflate and the Numba kernels, threads over pairs; instances are in `cpu_overlaps`.
 
 A thread takes a few pairs at a time, reads their files into its own buffers, and spends the rest of
-the time in kernels that hold no lock. Nothing is allocated per image once the buffers have grown to
-the largest map seen: page faults cost more than inflating.
+the time in kernels that hold no lock.
 
 Whatever the kernels do not take (16-bit, interlaced, packed palettes) or stumble over goes to
 `inputs.png`, the readable decoder, which either returns the pixels or knows what is wrong with them.
@@ -10,88 +9,48 @@ Whatever the kernels do not take (16-bit, interlaced, packed palettes) or stumbl
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.engines import cpu_kernels as kernels
-from gpu_eval.engines.engine import Confusion, ImageResult, ScoreTask
-from gpu_eval.engines.simd import PAD
+from gpu_eval.engines import png_kernels
+from gpu_eval.engines.cpu_overlaps import count_image
+from gpu_eval.engines.engine import Confusion, ImageOverlaps, ImageResult, ScoreTask
+from gpu_eval.engines.libdeflate import load_libdeflate
+from gpu_eval.engines.workspace import Bytes, Files, Ints, Workspace, grown
 from gpu_eval.errors import EngineUnavailable, InputError, LabelOutOfRange, MissingPrediction
-from gpu_eval.inputs import nearest, png
+from gpu_eval.inputs import nearest
+from gpu_eval.inputs.instances import InstanceImage
 from gpu_eval.inputs.pairs import Pair
-from gpu_eval.inputs.sources import Entry, Source
+from gpu_eval.inputs.sources import Source
 
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
+T = TypeVar("T")
+R = TypeVar("R")
 
 # Pairs a thread takes at a time: enough to make Python's part small, few enough to share the end evenly.
 PAIRS_PER_TURN = 4
-
-# NumPy asks the kernel for huge pages from this array size on.
-HUGE_PAGES = 1 << 22
 
 # Relative difference of aspect ratios that earns a warning. 858x480 for 16:9 differs by 0.5 %.
 ASPECT_TOLERANCE = 0.01
 
 
-@dataclass(frozen=True)
-class _Libdeflate:
-    """Addresses of libdeflate's functions inside the `deflate` wheel, for calls from Numba."""
-
-    library: ctypes.CDLL
-    crc32: int
-    decompress: int
-
-    def new_decompressor(self) -> int:
-        return int(self.library.libdeflate_alloc_decompressor())
-
-    def free_decompressor(self, decompressor: int) -> None:
-        self.library.libdeflate_free_decompressor(decompressor)
-
-
-@cache
-def _libdeflate() -> _Libdeflate:
-    """Raises EngineUnavailable where the wheel hides the symbols of its libdeflate."""
-    import deflate
-
-    extension = deflate._deflate.__file__
-    library = ctypes.CDLL(extension)
-    try:
-        library.libdeflate_alloc_decompressor.restype = ctypes.c_void_p
-        library.libdeflate_alloc_decompressor.argtypes = []
-        library.libdeflate_free_decompressor.restype = None
-        library.libdeflate_free_decompressor.argtypes = [ctypes.c_void_p]
-        crc32, decompress = library.libdeflate_crc32, library.libdeflate_zlib_decompress
-    except AttributeError as error:
-        raise EngineUnavailable(
-            "the CPU engine cannot reach libdeflate",
-            file=extension,
-            found=str(error),
-            expected="exported libdeflate_* functions, as in the Linux and macOS wheels of `deflate`",
-            fix="install the `deflate` wheel from PyPI instead of building it with hidden symbols",
-        ) from error
-    return _Libdeflate(
-        library, *(int(ctypes.cast(f, ctypes.c_void_p).value or 0) for f in (crc32, decompress))
-    )
-
-
 def available() -> tuple[bool, str]:
     """Whether the CPU engine serves here, and in what shape."""
     try:
-        _libdeflate()
+        libdeflate = load_libdeflate()
     except EngineUnavailable as error:
         return False, str(error)
-    return True, f"{available_cores()} cores, libdeflate {_deflate_version()}, Numba {_numba_version()}"
+    return True, f"{available_cores()} cores, libdeflate {libdeflate.version}, Numba {_numba_version()}"
 
 
 def available_cores() -> int:
@@ -102,49 +61,10 @@ def available_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _deflate_version() -> str:
-    from importlib.metadata import version
-
-    return version("deflate")
-
-
 def _numba_version() -> str:
     from importlib.metadata import version
 
     return version("numba")
-
-
-@dataclass
-class _Workspace:
-    """The buffers of one thread, all grown on demand and never shrunk."""
-
-    libdeflate: _Libdeflate
-    decompressor: int
-    gt_slab: Bytes = field(default_factory=lambda: np.zeros(1 << 20, np.uint8))
-    pred_slab: Bytes = field(default_factory=lambda: np.zeros(1 << 20, np.uint8))
-    payload: Bytes = field(default_factory=lambda: np.zeros(1 << 18, np.uint8))
-    gt_raw: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
-    pred_raw: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
-    rows: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
-    runs: Ints = field(default_factory=lambda: np.zeros((2, 2, 0), np.int64))
-
-    def fit_slabs(self, gt_bytes: int, pred_bytes: int) -> None:
-        self.gt_slab = _grown(self.gt_slab, gt_bytes)
-        self.pred_slab = _grown(self.pred_slab, pred_bytes)
-
-    def fit_maps(self, gt_size: tuple[int, int], pred_size: tuple[int, int], payload: int) -> None:
-        width = max(gt_size[1], pred_size[1])
-        self.gt_raw = _grown(self.gt_raw, max(_raw_size(gt_size), HUGE_PAGES))
-        self.pred_raw = _grown(self.pred_raw, max(_raw_size(pred_size), HUGE_PAGES))
-        self.payload = _grown(self.payload, payload)
-        self.rows = _grown(self.rows, kernels.rows_size(width))
-        if self.runs.shape[2] < width + 2:
-            self.runs = np.zeros((2, 2, width + 2), np.int64)
-
-
-def _grown(buffer: Bytes, size: int) -> Bytes:
-    """A buffer with room for `size` bytes and the padding that the kernels read beyond them."""
-    return buffer if buffer.size >= size + PAD else np.zeros(size + size // 4 + PAD, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -171,9 +91,9 @@ class CpuEngine:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cores()
-        self._libdeflate = _libdeflate()
-        self._workspaces: SimpleQueue[_Workspace] = SimpleQueue()
-        self._owned: list[_Workspace] = []
+        self._libdeflate = load_libdeflate()
+        self._workspaces: SimpleQueue[Workspace] = SimpleQueue()
+        self._owned: list[Workspace] = []
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -192,18 +112,11 @@ class CpuEngine:
 
     def score(self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask) -> list[ImageResult]:
         turns = [pairs[i : i + PAIRS_PER_TURN] for i in range(0, len(pairs), PAIRS_PER_TURN)]
-        if self.threads == 1 or len(turns) < 2:
-            return [result for turn in turns for result in self._score_turn(turn, gts, preds, task)]
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="gpu-eval")
-        futures: list[Future[list[ImageResult]]] = [
-            self._pool.submit(self._score_turn, turn, gts, preds, task) for turn in turns
-        ]
-        try:
-            return [result for future in futures for result in future.result()]
-        finally:
-            for future in futures:
-                future.cancel()
+        scored = self._in_threads(lambda ws, turn: _Turn(ws, turn, gts, preds, task).run(), turns)
+        return [result for results in scored for result in results]
+
+    def overlaps(self, images: Sequence[InstanceImage], gts: Source, preds: Source) -> list[ImageOverlaps]:
+        return self._in_threads(lambda ws, image: count_image(ws, image, gts, preds), images)
 
     def confusion(self, gt: Bytes, pred: Bytes, task: ScoreTask) -> Confusion:
         luts = _luts(task)
@@ -211,18 +124,18 @@ class CpuEngine:
         height, width = gt.shape
         if height and width:
             with self._workspace() as ws:
-                ws.rows = _grown(ws.rows, kernels.rows_size(width))
+                ws.rows = grown(ws.rows, kernels.rows_size(width))
                 columns = np.arange(width + 1, dtype=np.int64)
                 gt, pred = (np.require(side, np.uint8, ("C", "W")) for side in (gt, pred))
                 kernels.count_arrays(gt, pred, columns, luts.gt, luts.pred, ws.rows, cells)
         return cells.reshape(luts.classes, luts.classes)
 
     @contextmanager
-    def _workspace(self) -> Iterator[_Workspace]:
+    def _workspace(self) -> Iterator[Workspace]:
         try:
             workspace = self._workspaces.get_nowait()
         except Empty:
-            workspace = _Workspace(self._libdeflate, self._libdeflate.new_decompressor())
+            workspace = Workspace(self._libdeflate, self._libdeflate.new_decompressor())
             with self._lock:
                 self._owned.append(workspace)
         try:
@@ -230,11 +143,23 @@ class CpuEngine:
         finally:
             self._workspaces.put(workspace)
 
-    def _score_turn(
-        self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask
-    ) -> list[ImageResult]:
-        with self._workspace() as ws:
-            return _Turn(ws, pairs, gts, preds, task).run()
+    def _in_threads(self, work: Callable[[Workspace, T], R], items: Sequence[T]) -> list[R]:
+        """What `work` makes of each item, in order; each call has a workspace to itself."""
+
+        def run(item: T) -> R:
+            with self._workspace() as ws:
+                return work(ws, item)
+
+        if self.threads == 1 or len(items) < 2:
+            return [run(item) for item in items]
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="gpu-eval")
+        futures = [self._pool.submit(run, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 def _luts(task: ScoreTask) -> _Luts:
@@ -246,15 +171,15 @@ class _Turn:
     """A few pairs on their way through one workspace."""
 
     def __init__(
-        self, ws: _Workspace, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask
+        self, ws: Workspace, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask
     ) -> None:
         self.ws, self.pairs, self.task = ws, pairs, task
         self.luts = _luts(task)
         gt_entries = [pair.gt for pair in pairs]
         pred_entries = [pair.pred for pair in pairs if pair.pred is not None]
         ws.fit_slabs(sum(e.size for e in gt_entries), sum(e.size for e in pred_entries))
-        self.gts = _Side(ws, gts, gt_entries, ws.gt_slab)
-        self.preds = _Side(ws, preds, pred_entries, ws.pred_slab)
+        self.gts = Files(ws, gts, gt_entries, ws.gt_slab)
+        self.preds = Files(ws, preds, pred_entries, ws.pred_slab)
         self.counted = self._count_alike()
 
     def run(self) -> list[ImageResult]:
@@ -296,8 +221,8 @@ class _Turn:
         for gt, pair in enumerate(self.pairs):
             if pair.pred is None:
                 continue
-            size = self.gts.simple_size(gt)
-            if size is not None and size == self.preds.simple_size(pred):
+            size = _label_size(self.gts, gt)
+            if size is not None and size == _label_size(self.preds, pred):
                 groups.setdefault(size, []).append((gt, pred))
             pred += 1
         ws, luts, gts, preds = self.ws, self.luts, self.gts, self.preds
@@ -322,7 +247,7 @@ class _Turn:
 
     def _score_simple(self, result: ImageResult, gt: int, pred: int) -> Ints | None:
         """The cells of two simple maps. None if the kernels do not take one of them, or stumble over it."""
-        gt_size, pred_size = self.gts.simple_size(gt), self.preds.simple_size(pred)
+        gt_size, pred_size = _label_size(self.gts, gt), _label_size(self.preds, pred)
         if gt_size is None or pred_size is None:
             return None
         cells = self.counted.get(gt) if gt_size == pred_size else self._count_resized(gt, pred)
@@ -333,11 +258,11 @@ class _Turn:
     def _count_resized(self, gt: int, pred: int) -> Ints | None:
         """Inflate and count two maps of different sizes; None if the kernels stumble over one of them."""
         ws, luts, gts, preds = self.ws, self.luts, self.gts, self.preds
-        gt_size, pred_size = gts.simple_size(gt), preds.simple_size(pred)
+        gt_size, pred_size = _label_size(gts, gt), _label_size(preds, pred)
         assert gt_size is not None
         assert pred_size is not None
         ws.fit_maps(gt_size, pred_size, int(max(gts.payload(gt), preds.payload(pred))))
-        if not (gts.inflate(gt, ws.gt_raw, gt_size) and preds.inflate(pred, ws.pred_raw, pred_size)):
+        if not (gts.inflate(gt, ws.gt_raw) and preds.inflate(pred, ws.pred_raw)):
             return None
         height, width = self.task.resolution or gt_size
         gt_rows, _, _ = _weights(gt_size[0], height)
@@ -395,7 +320,7 @@ class _Turn:
         joint[:, n] += joint[:, n + 1]
         result.confusion = np.ascontiguousarray(joint[: n + 1, : n + 1])
 
-    def _out_of_range(self, side: _Side, index: int, share: float) -> LabelOutOfRange:
+    def _out_of_range(self, side: Files, index: int, share: float) -> LabelOutOfRange:
         option = "--gt-encoding" if side is self.gts else "--pred-encoding"
         values = side.decode(index)
         histogram = np.bincount(np.minimum(values.astype(np.int64), 256).ravel(), minlength=257)
@@ -415,46 +340,10 @@ class _Turn:
         )
 
 
-class _Side:
-    """The files of one side of a turn: read, scanned, decoded on demand."""
-
-    def __init__(self, ws: _Workspace, source: Source, entries: Sequence[Entry], slab: Bytes) -> None:
-        self.ws, self.entries, self.slab = ws, entries, slab
-        self.location = source.location
-        self.offsets, self.errors = source.read_into(entries, slab)
-        self.scans = np.zeros((len(entries), kernels.SCAN_COLUMNS), np.int64)
-        kernels.scan(slab, self.offsets, png.MAX_PIXELS, ws.libdeflate.crc32, self.scans)
-
-    def name(self, index: int) -> str:
-        return f"{self.location}/{self.entries[index].name}"
-
-    def raise_unreadable(self, index: int) -> None:
-        if index in self.errors:
-            raise self.errors[index]
-
-    def simple_size(self, index: int) -> tuple[int, int] | None:
-        """(height, width) of a map that the kernels take; None for any other."""
-        scan = self.scans[index]
-        return (int(scan[kernels.HEIGHT]), int(scan[kernels.WIDTH])) if scan[kernels.SIMPLE] else None
-
-    def payload(self, index: int | Ints) -> int:
-        """Bytes of the largest zlib stream among these files."""
-        return int(np.max(self.scans[index, kernels.PAYLOAD]))
-
-    def inflate(self, index: int, raw: Bytes, size: tuple[int, int]) -> bool:
-        status = kernels.inflate(
-            self.slab, self.offsets[index], self.payload(index), self.ws.payload, raw, _raw_size(size),
-            self.ws.decompressor, self.ws.libdeflate.decompress,
-        )  # fmt: skip
-        return bool(status == 0)
-
-    def decode(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        data = self.slab[self.offsets[index] : self.offsets[index + 1]]
-        return png.decode(data.data, self.name(index))
-
-
-def _raw_size(size: tuple[int, int]) -> int:
-    return size[0] * (size[1] + 1)
+def _label_size(files: Files, index: int) -> tuple[int, int] | None:
+    """(height, width) of a map that the counting kernels take; None for any other."""
+    taken = files.form(index) in (png_kernels.GREY_8, png_kernels.PALETTE_8)
+    return files.size(index) if taken else None
 
 
 def _classes(

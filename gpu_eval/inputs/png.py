@@ -1,6 +1,7 @@
-"""PNG label maps, the literal way: every chunk checked, pixels by Pillow.
+"""PNGs, the literal way: every chunk checked, pixels by Pillow.
 
-`parse` is the gate of every engine. `decode` is the reference that the fast paths are tested against.
+`parse` and `decode` are for label maps; `decode` is the reference that the fast paths are tested against.
+`read` and `decode_pixels` are what they share with `inputs.masks`: one strictness for both.
 Section numbers refer to the PNG specification, third edition (https://www.w3.org/TR/png-3/).
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -32,6 +33,7 @@ DEPTHS = {
     GREY_ALPHA: (8, 16),
     RGB_ALPHA: (8, 16),
 }
+CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 COLOUR_NAMES = {GREY: "grey", RGB: "RGB", PALETTE: "palette", GREY_ALPHA: "grey + alpha", RGB_ALPHA: "RGBA"}
 
 # Section 8.1: first row, first column, row step and column step of the seven passes of Adam7.
@@ -69,27 +71,51 @@ class PngHeader:
         return sum(rows * stride for rows, stride in self.passes())
 
     @property
+    def mode(self) -> str:
+        """For people: "8-bit grey"."""
+        return f"{self.bit_depth}-bit {COLOUR_NAMES[self.colour_type]}"
+
+    @property
     def simple(self) -> bool:
         """True for 8-bit grey or palette without interlacing: what the fast kernels take."""
         return self.bit_depth == 8 and self.colour_type in (GREY, PALETTE) and not self.interlaced
 
     def passes(self) -> Iterator[tuple[int, int]]:
         """(rows, bytes per row with its filter byte) of each pass that holds pixels, in file order."""
+        bits = self.bit_depth * CHANNELS[self.colour_type]
         for row, column, row_step, column_step in ADAM7 if self.interlaced else ((0, 0, 1, 1),):
             rows = (self.height - row + row_step - 1) // row_step
             columns = (self.width - column + column_step - 1) // column_step
             if rows > 0 and columns > 0:  # section 8.1: empty passes have no rows, nor filter bytes
-                yield rows, 1 + (columns * self.bit_depth + 7) // 8
+                yield rows, 1 + (columns * bits + 7) // 8
+
+
+@dataclass(frozen=True, slots=True)
+class PngFile:
+    """A PNG whose chunks were checked; its pixel data is not."""
+
+    header: PngHeader
+    palette: bytes  # the data of PLTE, empty if there is none
+    payload: bytes  # of the IDAT chunks, joined: one zlib stream
 
 
 def parse(data: bytes | memoryview, file: str) -> tuple[PngHeader, bytes]:
     """The header of a label map and the payload of its IDAT chunks, joined: one zlib stream.
 
+    Raises
+        InputError: as `read`; WrongImageMode for a PNG whose pixels are no labels.
+    """
+    read_file = read(data, file, _check_labels)
+    return read_file.header, read_file.payload
+
+
+def read(data: bytes | memoryview, file: str, check_mode: Callable[[PngHeader, str], None]) -> PngFile:
+    """The checked chunks of a PNG; `check_mode(header, file)` raises for modes that are not wanted.
+
     CRCs of ancillary chunks are not checked, and what follows IEND is ignored.
 
     Raises
         CorruptImage: not a PNG, truncated, or against the specification.
-        WrongImageMode: a PNG whose pixels are no labels.
         ImageTooLarge: more than MAX_PIXELS pixels.
     """
     view = memoryview(data)
@@ -100,7 +126,8 @@ def parse(data: bytes | memoryview, file: str) -> tuple[PngHeader, bytes]:
         _corrupt("not a PNG", file, found=found, expected="a PNG signature", fix="save label maps as PNG")
     header: PngHeader | None = None
     idat: list[memoryview] = []
-    idat_ended = has_palette = False
+    palette: bytes | None = None
+    idat_ended = False
     for offset, kind, body in _chunks(view, file):
         name = kind.decode("ascii")
         if header is None and kind != b"IHDR":
@@ -114,9 +141,9 @@ def parse(data: bytes | memoryview, file: str) -> tuple[PngHeader, bytes]:
         if kind == b"IHDR":
             if header is not None:
                 _corrupt(f"a second IHDR chunk at byte {offset}", file)
-            header = _header(body, file)
+            header = _header(body, file, check_mode)
         elif kind == b"PLTE":
-            has_palette = True
+            palette = bytes(body)
         elif kind == b"IEND":
             break
         elif kind[:1].isupper():
@@ -125,7 +152,7 @@ def parse(data: bytes | memoryview, file: str) -> tuple[PngHeader, bytes]:
         _corrupt("truncated: the file ends without an IEND chunk", file, found=f"{len(view)} bytes")
     if header is None or not idat:
         _corrupt("there is no IDAT chunk, so no pixels", file)
-    if header.colour_type == PALETTE and not has_palette:
+    if header.colour_type == PALETTE and palette is None:
         _corrupt("a palette image without a PLTE chunk", file)
     payload = b"".join(idat)
     if header.raw_size > MAX_DEFLATE_RATIO * len(payload):
@@ -135,7 +162,7 @@ def parse(data: bytes | memoryview, file: str) -> tuple[PngHeader, bytes]:
             found=f"{len(payload)} compressed bytes",
             expected=f"at least {-(-header.raw_size // MAX_DEFLATE_RATIO)}",
         )
-    return header, payload
+    return PngFile(header, palette or b"", payload)
 
 
 def decode(data: bytes | memoryview, file: str) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
@@ -146,25 +173,38 @@ def decode(data: bytes | memoryview, file: str) -> npt.NDArray[np.uint8] | npt.N
     Raises
         InputError: as `parse`; CorruptImage also for pixel data that is short, overlong or damaged.
     """
-    header, payload = parse(data, file)
-    _check_pixel_data(header, payload, file)
+    read_file = read(data, file, _check_labels)
+    header = read_file.header
+    # The palette's colours do not matter: the indices are the labels.
+    colours = bytes(3 * 2**header.bit_depth) if header.colour_type == PALETTE else b""
+    pixels = decode_pixels(PngFile(header, colours, read_file.payload), file)
+    if header.bit_depth == 16:
+        return pixels.astype(np.uint16, copy=False)
+    return pixels.astype(np.uint8, copy=False)
+
+
+def decode_pixels(read_file: PngFile, file: str) -> npt.NDArray[np.generic]:
+    """Pillow's pixels: shape (height, width), or (height, width, channels) for colours and alpha.
+
+    Raises CorruptImage for pixel data that is short, overlong or damaged.
+    """
+    header = read_file.header
+    _check_pixel_data(header, read_file.payload, file)
     # Pillow sees the chunks that were checked and no others, and no Image.open: its size warning would fire.
-    clean = io.BytesIO(_critical_chunks(header, payload))
+    clean = io.BytesIO(_critical_chunks(read_file))
     try:
         with PngImagePlugin.PngImageFile(clean) as image:
-            pixels = np.array(image)
+            pixels: npt.NDArray[np.generic] = np.array(image)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise CorruptImage("Pillow cannot decode it", file=file, found=str(error)) from error
-    if pixels.shape != (header.height, header.width):
+    if pixels.shape[:2] != (header.height, header.width):
         _corrupt(
             "Pillow decodes another size",
             file,
             found=str(pixels.shape),
             expected=f"({header.height}, {header.width})",
         )
-    if header.bit_depth == 16:
-        return pixels.astype(np.uint16, copy=False)
-    return pixels.astype(np.uint8, copy=False)
+    return pixels
 
 
 def _chunks(view: memoryview, file: str) -> Iterator[tuple[int, bytes, memoryview]]:
@@ -216,7 +256,7 @@ def _chunks(view: memoryview, file: str) -> Iterator[tuple[int, bytes, memoryvie
         offset += 12 + length
 
 
-def _header(body: memoryview, file: str) -> PngHeader:
+def _header(body: memoryview, file: str, check_mode: Callable[[PngHeader, str], None]) -> PngHeader:
     """The checked IHDR chunk, section 11.2.1."""
     if len(body) != 13:
         _corrupt("the IHDR chunk has a wrong size", file, found=f"{len(body)} bytes", expected="13")
@@ -242,22 +282,8 @@ def _header(body: memoryview, file: str) -> PngHeader:
                 found=str(value),
                 expected=" or ".join(str(known) for known in legal),
             )
-    if colour not in (GREY, PALETTE):
-        raise WrongImageMode(
-            "colours are not labels",
-            file=file,
-            found=f"{depth}-bit {COLOUR_NAMES[colour]}",
-            expected="8-bit grey or palette, one label id per pixel",
-            fix="save the label ids themselves, not a colour rendering: Image.fromarray(ids.astype('uint8'))",
-        )
-    if colour == GREY and depth < 8:
-        raise WrongImageMode(
-            f"{depth}-bit grey: readers scale it to 0..255, so the labels would change silently",
-            file=file,
-            found=f"{depth}-bit grey (Pillow multiplies the values by {255 // (2**depth - 1)})",
-            expected="8-bit grey or palette",
-            fix="save as 8-bit grey: Image.fromarray(ids.astype('uint8'))",
-        )
+    header = PngHeader(height, width, depth, colour, bool(interlace))
+    check_mode(header, file)
     if height * width > MAX_PIXELS:
         raise ImageTooLarge(
             "the header asks for too many pixels",
@@ -265,7 +291,28 @@ def _header(body: memoryview, file: str) -> PngHeader:
             found=f"{height} rows of {width} pixels",
             expected=f"at most {MAX_PIXELS} pixels",
         )
-    return PngHeader(height, width, depth, colour, bool(interlace))
+    return header
+
+
+def _check_labels(header: PngHeader, file: str) -> None:
+    """Raises WrongImageMode for a PNG whose pixels are no labels."""
+    depth = header.bit_depth
+    if header.colour_type not in (GREY, PALETTE):
+        raise WrongImageMode(
+            "colours are not labels",
+            file=file,
+            found=header.mode,
+            expected="8-bit grey or palette, one label id per pixel",
+            fix="save the label ids themselves, not a colour rendering: Image.fromarray(ids.astype('uint8'))",
+        )
+    if header.colour_type == GREY and depth < 8:
+        raise WrongImageMode(
+            f"{depth}-bit grey: readers scale it to 0..255, so the labels would change silently",
+            file=file,
+            found=f"{depth}-bit grey (Pillow multiplies the values by {255 // (2**depth - 1)})",
+            expected="8-bit grey or palette",
+            fix="save as 8-bit grey: Image.fromarray(ids.astype('uint8'))",
+        )
 
 
 def _check_pixel_data(header: PngHeader, payload: bytes, file: str) -> None:
@@ -302,8 +349,9 @@ def _check_pixel_data(header: PngHeader, payload: bytes, file: str) -> None:
         offset += rows * stride
 
 
-def _critical_chunks(header: PngHeader, payload: bytes) -> bytes:
-    """A PNG of nothing but header, palette, pixels and end; the palette's colours do not matter."""
+def _critical_chunks(read_file: PngFile) -> bytes:
+    """A PNG of nothing but header, palette, pixels and end."""
+    header = read_file.header
     ihdr = struct.pack(
         ">IIBBBBB",
         header.width,
@@ -314,9 +362,9 @@ def _critical_chunks(header: PngHeader, payload: bytes) -> bytes:
         0,
         int(header.interlaced),
     )
-    chunks = [(b"IHDR", ihdr), (b"IDAT", payload), (b"IEND", b"")]
+    chunks = [(b"IHDR", ihdr), (b"IDAT", read_file.payload), (b"IEND", b"")]
     if header.colour_type == PALETTE:
-        chunks.insert(1, (b"PLTE", bytes(3 * 2**header.bit_depth)))
+        chunks.insert(1, (b"PLTE", read_file.palette))
     parts = [SIGNATURE]
     for kind, body in chunks:
         crc = zlib.crc32(body, zlib.crc32(kind))

@@ -192,7 +192,7 @@ class RunFolder:
         """The answer of DuckDB to `query` over the tables of the run.
 
         A semantic run has levels, classes, confusion, images, cells and image_classes; an instance run has
-        scores, classes, ap, curves, images, instances and overlaps. Raises OptionError with DuckDB's own
+        scores, classes, ap, curves, images, instances and intersections. Raises OptionError with DuckDB's own
         words for a query it does not take.
         """
         import duckdb

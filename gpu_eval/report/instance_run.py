@@ -106,13 +106,13 @@ class InstanceRun(RunFolder):
         return self.table("instances")
 
     @cached_property
-    def overlaps(self) -> pa.Table:
+    def intersections(self) -> pa.Table:
         """Pixels that each mask shares with each instance, group and void value."""
-        return self.table("overlaps")
+        return self.table("intersections")
 
     def instance_table(self) -> InstanceTable:
         """The overlaps of the whole run in the form that `gpu_eval.metrics.instances` judges."""
-        return instance_tables.to_instance_table(self.instances, self.overlaps)
+        return instance_tables.to_instance_table(self.instances, self.intersections)
 
 
 def finish(folder: Place, facts: Mapping[str, Any], space: InstanceSpace, area: tuple[float, float]) -> None:
@@ -130,7 +130,7 @@ def finish(folder: Place, facts: Mapping[str, Any], space: InstanceSpace, area: 
             expected=str(facts["images"]),
             fix="run again with --resume to restore it",
         )
-    table = instance_tables.to_instance_table(run.table("instances"), run.table("overlaps"))
+    table = instance_tables.to_instance_table(run.table("instances"), run.table("intersections"))
     for name, total in instance_tables.totals(table, space, area).items():
         write_table(folder / f"{name}.parquet", total)
     write_facts(folder, {**facts, "complete": True})

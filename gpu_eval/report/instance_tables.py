@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpu_eval.labels.instances import InstanceSpace
+from gpu_eval.metrics import confusion as cm
 from gpu_eval.metrics.average_precision import AveragePrecision, average_precision, curves
-from gpu_eval.metrics.confusion import Counts
+from gpu_eval.metrics.confusion import Counts, Ratios
 from gpu_eval.metrics.instances import (
     GT_OUTCOMES,
     PRED_OUTCOMES,
@@ -66,7 +67,7 @@ def part(
     space: InstanceSpace,
     area: tuple[float, float],
 ) -> dict[str, pa.Table]:
-    """A shard's part: the tables overlaps, instances and images.
+    """A shard's part: the tables intersections, instances and images.
 
     `images` are rows of the images table but for `gt_instances`; of each image that could be counted there is
     one of `tables`, and one of `listed` with an entry per prediction.
@@ -83,7 +84,7 @@ def part(
         for row in images
     ]
     return {
-        "overlaps": _overlaps(table, first),
+        "intersections": _intersections(table, first),
         "instances": pa.concat_tables([_preds(table, judged, listed, space), _gts(table, judged, space)]),
         "images": pa.Table.from_pylist(rows, schema=schema.INSTANCE_IMAGES),
     }
@@ -96,14 +97,14 @@ def _number(table: InstanceTable) -> Counts:
     return np.arange(table.pred_image.size) - np.repeat(starts, sizes)
 
 
-def _overlaps(table: InstanceTable, judged: Outcomes) -> pa.Table:
+def _intersections(table: InstanceTable, judged: Outcomes) -> pa.Table:
     """Overlaps that can decide something: with gt of evaluated classes and with void."""
     gt = table.overlap_gt
     void = GT_OUTCOMES.index("void")
     kept = np.flatnonzero((judged.gt_class[gt] >= 0) | (judged.gts[gt, 0] == void))
     pred, gt = table.overlap_pred[kept], gt[kept]
     columns = (table.pred_image[pred], _number(table)[pred], table.gt_value[gt], table.overlap_pixels[kept])
-    return _arrow(schema.OVERLAPS, dict(zip(schema.OVERLAPS.names, columns, strict=True)))
+    return _arrow(schema.INTERSECTIONS, dict(zip(schema.INTERSECTIONS.names, columns, strict=True)))
 
 
 def _preds(
@@ -138,9 +139,6 @@ def _gts(table: InstanceTable, judged: Mapping[str, Outcomes], space: InstanceSp
     first = judged["cityscapes"]
     kept = np.flatnonzero(first.gt_class >= 0)
     count = kept.size
-    best = np.zeros(table.gt_value.size)
-    met = first.best_gt >= 0
-    np.maximum.at(best, first.best_gt[met], first.best_iou[met])
     found_by = first.found_by[kept, 0]
     number = _number(table)[found_by] if table.pred_class.size else np.zeros(count, np.int64)
     columns: dict[str, Any] = {
@@ -154,10 +152,24 @@ def _gts(table: InstanceTable, judged: Mapping[str, Outcomes], space: InstanceSp
         "gt_value": table.gt_value[kept],
         "confidence": pa.nulls(count, pa.float64()),
         "pixels": table.gt_pixels[kept],
-        "best_iou": best[kept],
+        "best_iou": _best_iou(table, first)[kept],
         "matched": _where(found_by >= 0, number),
     }
     return _judged(columns, {p: (o.gts[kept, 0], GT_OUTCOMES, GT_WORDS) for p, o in judged.items()})
+
+
+def _best_iou(table: InstanceTable, judged: Outcomes) -> Ratios:
+    """Per gt row the highest IoU with a prediction of its class, float64 (G,); 0 without one.
+
+    `Outcomes.best_iou` is the prediction's side: a gt that is nobody's best may still be met.
+    """
+    alike = judged.gt_class[table.overlap_gt] == judged.pred_class[table.overlap_pred]
+    pred, gt, shared = (
+        column[alike] for column in (table.overlap_pred, table.overlap_gt, table.overlap_pixels)
+    )
+    best = np.zeros(table.gt_value.size)
+    np.maximum.at(best, gt, cm.ratio(shared, table.gt_pixels[gt] + table.pred_pixels[pred] - shared))
+    return best
 
 
 def _judged(
@@ -200,7 +212,7 @@ def to_instance_table(instance_rows: pa.Table, overlap_rows: pa.Table) -> Instan
         }
         for rows in (instance_rows.filter(pc.equal(instance_rows["kind"], kind)) for kind in ("pred", "gt"))
     )
-    image, number, value, pixels = (overlap_rows[name].to_numpy() for name in schema.OVERLAPS.names)
+    image, number, value, pixels = (overlap_rows[name].to_numpy() for name in schema.INTERSECTIONS.names)
     pred = _find(_pairs(image, number), _pairs(preds["image_id"], preds["number"]))
     known = _pairs(gts["image_id"], gts["gt_value"])
     met = _pairs(image, value)

@@ -336,7 +336,7 @@ INSTANCES = pa.schema(
     ]
 )
 
-OVERLAPS = pa.schema(
+INTERSECTIONS = pa.schema(
     [
         _IMAGE_ID,
         _field("number", pa.int32(), "the prediction's place in the image's list, from 0"),
@@ -347,7 +347,7 @@ OVERLAPS = pa.schema(
 
 # Tables of one file, and tables of one file per shard, of either kind of run.
 SINGLE_FILES = ("levels", "classes", "confusion", "scores", "ap", "curves")
-PART_TABLES = ("cells", "image_classes", "overlaps", "instances", "images")
+PART_TABLES = ("cells", "image_classes", "intersections", "instances", "images")
 
 
 def tables(kind: str = SEMANTIC, levels: Sequence[int] = (3, 2, 1)) -> dict[str, pa.Schema]:
@@ -360,7 +360,7 @@ def tables(kind: str = SEMANTIC, levels: Sequence[int] = (3, 2, 1)) -> dict[str,
             "curves": CURVES,
             "images": INSTANCE_IMAGES,
             "instances": INSTANCES,
-            "overlaps": OVERLAPS,
+            "intersections": INTERSECTIONS,
         }
     return {
         "levels": LEVELS,
