@@ -34,7 +34,7 @@ from gpu_eval.report.run import open_run as open_semantic
 from gpu_eval.runs import manifest
 from gpu_eval.runs.crew import make_crew
 from gpu_eval.runs.driver import Options, Plan, Progress, drive, stop_early
-from gpu_eval.runs.instances import InstanceWork
+from gpu_eval.runs.instances import DECODERS, InstanceWork
 from gpu_eval.runs.semantic import SemanticWork
 from gpu_eval.runs.tally import Tally
 from gpu_eval.storage import Place, place
@@ -230,7 +230,7 @@ def score_instances(
         work = InstanceWork(here, space, area, on_error == "void")
 
         def finish(facts: Mapping[str, Any], tally: Tally) -> None:
-            counted = {name: tally.counts[f"decoder {name}"] for name in ("simd", "pillow", "rle")}
+            counted = {name: tally.counts[f"decoder {name}"] for name in DECODERS}
             finish_instances(folder, {**facts, "decoders": counted}, space, area)
 
         drive(plan, folder, work, options, crew=crew, finish=finish, started=started, progress=progress)
@@ -331,7 +331,7 @@ def write_html(
 def _counted(tally: Tally) -> dict[str, Any]:
     """What run.json tells of the pixels of a semantic run."""
     return {
-        "decoders": {name: tally.counts[f"decoder {name}"] for name in ("simd", "pillow")},
+        "decoders": {name: tally.counts[f"decoder {name}"] for name in ("simd", "cuda", "pillow")},
         "gt_outside": tally.counts["gt_outside"],
         "pred_outside": tally.counts["pred_outside"],
         "warnings": [*tally.warnings, *_doubts(tally)],

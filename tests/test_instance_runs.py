@@ -345,6 +345,10 @@ class TestElsewhere:
         assert isinstance(run, InstanceRun)
         assert run.facts["decides"]["area"] == list(area)
         assert_scores(run, dict(split.images), area=area)
+        found = run.sql("SELECT count(*) AS n FROM instances WHERE kind = 'gt' AND autonue IN ('TP', 'FN')")
+        assert found["n"][0].as_py() == sum(
+            row["gt"] for row in run.classes.to_pylist() if row["protocol"] == "autonue"
+        )
 
     def test_two_workers_of_a_cluster_write_the_same_tables(
         self, split: InstanceFiles, tmp_path: Path
@@ -435,7 +439,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_hundred_masks_of_an_image_need_no_more_memory_than_ten(tmp_path: Path) -> None:
-    height, width = 1080, 1920
+    height, width = 810, 1440
     peaks = []
     for count in (10, 100):
         boxes = np.zeros((count, height, width), bool)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -96,6 +97,7 @@ class CpuEngine:
         self._owned: list[Workspace] = []
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        self._taken = (0.0, 0.0)
 
     def describe(self) -> str:
         return f"{self.threads} threads; {available()[1]}"
@@ -130,6 +132,15 @@ class CpuEngine:
                 kernels.count_arrays(gt, pred, columns, luts.gt, luts.pred, ws.rows, cells)
         return cells.reshape(luts.classes, luts.classes)
 
+    def take_seconds(self) -> dict[str, float]:
+        """`decode` is inflating, unfiltering and counting, which are one pass here."""
+        with self._lock:
+            reading = sum(workspace.reading_s for workspace in self._owned)
+            busy = sum(workspace.busy_s for workspace in self._owned)
+            taken = self._taken
+            self._taken = (reading, busy)
+        return {"read": reading - taken[0], "decode": (busy - taken[1]) - (reading - taken[0])}
+
     @contextmanager
     def _workspace(self) -> Iterator[Workspace]:
         try:
@@ -148,7 +159,11 @@ class CpuEngine:
 
         def run(item: T) -> R:
             with self._workspace() as ws:
-                return work(ws, item)
+                begun = time.perf_counter()
+                try:
+                    return work(ws, item)
+                finally:
+                    ws.busy_s += time.perf_counter() - begun
 
         if self.threads == 1 or len(items) < 2:
             return [run(item) for item in items]

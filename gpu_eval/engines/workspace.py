@@ -6,6 +6,7 @@ than inflating.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +45,8 @@ class Workspace:
     gt_starts: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     histogram: Ints = field(default_factory=lambda: np.zeros(overlap_kernels.VALUES, np.int64))
     index: Ints = field(default_factory=lambda: np.zeros(overlap_kernels.VALUES, np.int64))
+    busy_s: float = 0.0  # seconds in use, reading included
+    reading_s: float = 0.0
 
     def fit_slabs(self, gt_bytes: int, pred_bytes: int) -> None:
         self.gt_slab = grown(self.gt_slab, gt_bytes)
@@ -76,7 +79,9 @@ class Files:
     def __init__(self, ws: Workspace, source: Source, entries: Sequence[Entry], slab: Bytes) -> None:
         self.ws, self.entries, self.slab = ws, entries, slab
         self.location = source.location
+        begun = time.perf_counter()
         self.offsets, self.errors = source.read_into(entries, slab)
+        ws.reading_s += time.perf_counter() - begun
         self.scans = np.zeros((len(entries), png_kernels.SCAN_COLUMNS), np.int64)
         png_kernels.scan(slab, self.offsets, png.MAX_PIXELS, ws.libdeflate.crc32, self.scans)
 

@@ -27,6 +27,9 @@ from gpu_eval.scheduling.shards import Shard
 # In the order of writing: the images table is the commit.
 PART_TABLES = ("intersections", "instances", "images")
 
+# Columns of the images table: files by who decoded them.
+DECODERS = ("simd", "cuda", "pillow", "rle")
+
 # What is wrong with lists: engines see none, listing the split has told it in full.
 OF_LISTS = (MissingPrediction, MalformedPredictions)
 
@@ -46,28 +49,33 @@ class InstanceWork:
 
     def __call__(self, shard: Shard) -> Tally:
         """Score a shard and commit its part."""
-        begun = time.perf_counter()
         images = manifest.to_images(workplace.rows(self.workplace, shard.first, shard.last))
-        results = self._count(images, shard)
-        counted = time.perf_counter()
+        results, seconds = self._count(images, shard)
+        scored = time.perf_counter()
         part = self._part(shard.first, images, results)
         sharding.commit(self.workplace.folder, shard, {n: part[n] for n in PART_TABLES}, self._fingerprint)
         tally = self._tally(part["images"])
-        tally.seconds.update({"score": counted - begun, "write": time.perf_counter() - counted})
+        tally.seconds.update({**seconds, "write": time.perf_counter() - scored})
         return tally
 
-    def _count(self, images: Sequence[InstanceImage], shard: Shard) -> list[ImageOverlaps]:
-        """Results in the order of the images; images that kill the process are not touched again."""
+    def _count(
+        self, images: Sequence[InstanceImage], shard: Shard
+    ) -> tuple[list[ImageOverlaps], dict[str, float]]:
+        """Results in the order of the images, and the engine's seconds.
+
+        Images that kill the process are not touched again.
+        """
         fatal = {image - shard.first for image in shard.poisoned}
         with workplace.at(self.workplace) as tools:
             healthy = [image for i, image in enumerate(images) if i not in fatal]
             results = iter(tools.engine.overlaps(healthy, tools.gts, tools.preds))
-            return [
+            ordered = [
                 ImageOverlaps(errors=[fatal_image(f"{tools.gts.location}/{image.gt.name}")])
                 if i in fatal
                 else next(results)
                 for i, image in enumerate(images)
             ]
+            return ordered, tools.engine.take_seconds()
 
     def try_image(self, image: int) -> None:
         """Count one image and forget it: what it does to the process is the answer."""
@@ -112,7 +120,7 @@ class InstanceWork:
                     "height": height,
                     "width": width,
                     "predictions": len(predictions),
-                    **{name: result.decoders[name] for name in ("simd", "pillow", "rle")},
+                    **{name: result.decoders[name] for name in DECODERS},
                     "status": "void" if counts_void else "error" if broken else "ok",
                     "errors": [error_facts(e) for e in (*self._list_errors(image), *result.errors)],
                 }
@@ -162,7 +170,7 @@ class InstanceWork:
     def _tally(self, images: pa.Table) -> Tally:
         tally = Tally(images.num_rows)
         count_values(tally, "status", images["status"].value_counts().to_pylist())
-        for name in ("simd", "pillow", "rle"):
+        for name in DECODERS:
             tally.counts[f"decoder {name}"] = int(images[name].to_numpy().sum())
         problems = [to_error(row) for errors in images["errors"].to_pylist() for row in errors]
         tally.problems = [problem for problem in problems if not isinstance(problem, OF_LISTS)]

@@ -34,29 +34,32 @@ class SemanticWork:
 
     def __call__(self, shard: Shard) -> Tally:
         """Score a shard and commit its part."""
-        begun = time.perf_counter()
         pairs = manifest.to_pairs(workplace.rows(self.workplace, shard.first, shard.last))
-        results = self._score(pairs, shard)
-        counted = time.perf_counter()
+        results, seconds = self._score(pairs, shard)
+        scored = time.perf_counter()
         rows = [_row(shard.first + i, pair, results[i]) for i, pair in enumerate(pairs)]
         part = tables.part(rows, [result.confusion for result in results], self.labels)
         sharding.commit(self.workplace.folder, shard, {n: part[n] for n in PART_TABLES}, self._fingerprint)
         tally = self._tally(part)
-        tally.seconds.update({"score": counted - begun, "write": time.perf_counter() - counted})
+        tally.seconds.update({**seconds, "write": time.perf_counter() - scored})
         return tally
 
-    def _score(self, pairs: list[Pair], shard: Shard) -> list[ImageResult]:
-        """Results in the order of the pairs; images that kill the process are not touched again."""
+    def _score(self, pairs: list[Pair], shard: Shard) -> tuple[list[ImageResult], dict[str, float]]:
+        """Results in the order of the pairs, and the engine's seconds.
+
+        Images that kill the process are not touched again.
+        """
         fatal = {image - shard.first for image in shard.poisoned}
         with workplace.at(self.workplace) as tools:
             healthy = [pair for i, pair in enumerate(pairs) if i not in fatal]
             results = iter(tools.engine.score(healthy, tools.gts, tools.preds, self.task))
-            return [
+            ordered = [
                 ImageResult(error=fatal_image(f"{tools.gts.location}/{pair.gt.name}"))
                 if i in fatal
                 else next(results)
                 for i, pair in enumerate(pairs)
             ]
+            return ordered, tools.engine.take_seconds()
 
     def try_image(self, image: int) -> None:
         """Score one image and forget it: what it does to the process is the answer."""

@@ -24,9 +24,10 @@ FACTS = ("message", "file", "found", "expected", "fix")
 class Tally:
     """The small summary that a shard's work sends back; tallies add up.
 
-    `counts` has "status ok", "decoder simd" and the like. `seconds` are wall seconds by stage of the work.
-    `problems` leaves out what listing the split has told already. `confusion` (int64, shape (n + 1, n + 1),
-    rows gt, columns prediction, void last) is None for instances, whose scores are no sum over images.
+    `counts` has "status ok", "decoder simd" and the like. `seconds` are the engine's by stage, and those of
+    writing. `problems` leaves out what listing the split has told already. `confusion` (int64, shape
+    (n + 1, n + 1), rows gt, columns prediction, void last) is None for instances, whose scores are no sum
+    over images.
     """
 
     images: int = 0
