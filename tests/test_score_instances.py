@@ -182,6 +182,13 @@ class TestGoldenEdges:
         rows = literal(dict(enumerate(read_drive(folder, "0"))), "cityscapes")
         close(matrix(run, "cityscapes"), [[one.ap for one in row] for row in rows])
 
+    def test_cut_label_is_told(self, tmp_path: Path) -> None:
+        folder = EDGES_FOLDER / "float_label_truncates"
+        run = gpu_eval.score_instances(folder / "gt", folder / "pred", out=tmp_path / "run")
+        (note,) = run.facts["notes"]
+        assert "1 label ids" in note
+        assert "A.png 12.9 0.9" in note
+
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> InstanceFiles:
@@ -393,6 +400,7 @@ class TestTables:
         assert [row["errors"] for row in rows] == [[]] * 10
         assert run.facts["decoders"] == {
             "simd": 10 + sum(row["predictions"] for row in rows),
+            "cuda": 0,
             "pillow": 0,
             "rle": 0,
         }
