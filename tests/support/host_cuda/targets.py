@@ -1,0 +1,124 @@
+"""The places a kernel suite runs in: the host in three schedules, and a device.
+
+    @pytest.fixture(params=TARGETS)
+    def target(request):
+        return open_target(request.param)
+
+A suite loads its kernels with `target.load(launch.INFLATE_CU)`, gives arrays in with `target.put` and takes
+results with `target.get`; it is the same suite on every target.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gpu_eval.engines import launch
+from tests.support.host_cuda import build
+
+SEED = 20240229
+
+
+def _why_no_device() -> str | None:
+    """What is missing for tests on a device, as far as can be told without loading CuPy."""
+    if importlib.util.find_spec("cupy") is None:
+        return "no device tests: CuPy is not installed"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no device tests: there is no CUDA driver"
+    return None
+
+
+def _device_marks() -> list[pytest.MarkDecorator]:
+    reason = _why_no_device()
+    return [pytest.mark.gpu, *([pytest.mark.skip(reason=reason)] if reason else [])]
+
+
+TARGETS = [
+    *(f"host-{schedule}" for schedule in build.SCHEDULES),
+    pytest.param("device", marks=_device_marks()),
+]
+
+
+class Target(Protocol):
+    """Where kernels run."""
+
+    name: str
+
+    def load(self, source: launch.Source) -> launch.Module: ...
+
+    def put(self, array: npt.NDArray[Any]) -> Any:
+        """The array where the kernels see it: a copy, C-contiguous."""
+        ...
+
+    def get(self, array: Any) -> npt.NDArray[Any]:
+        """The array back as NumPy, once all launches have finished."""
+        ...
+
+
+class HostTarget:
+    """The host executor, in one schedule and one sanitizer mode."""
+
+    def __init__(self, schedule: str, *, mode: str = "plain", seed: int = SEED) -> None:
+        self.name = f"host-{schedule}"
+        self.schedule, self.mode, self.seed = schedule, mode, seed
+
+    def load(self, source: launch.Source) -> launch.Module:
+        return build.load(
+            source.text(),
+            source.options(),
+            schedule=self.schedule,
+            seed=self.seed,
+            mode=self.mode,
+            name=f"kernels/{source.file}",
+        )
+
+    def put(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.array(array, order="C", copy=True)
+
+    def get(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return array
+
+
+class DeviceTarget:
+    """The first CUDA device, through CuPy."""
+
+    name = "device"
+
+    def __init__(self) -> None:
+        import cupy
+
+        try:
+            count = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            pytest.skip(f"no CUDA device: {error}")
+        if count == 0:
+            pytest.skip("no CUDA device")
+        self._cupy = cupy
+
+    def load(self, source: launch.Source) -> launch.Module:
+        module: launch.Module = self._cupy.RawModule(code=source.text(), options=source.options())
+        return module
+
+    def put(self, array: npt.NDArray[Any]) -> Any:
+        return self._cupy.asarray(np.ascontiguousarray(array))
+
+    def get(self, array: Any) -> npt.NDArray[Any]:
+        host: npt.NDArray[Any] = self._cupy.asnumpy(array)
+        return host
+
+
+def open_target(name: str) -> Target:
+    """The target of this name; skips the test where it does not exist here."""
+    if name == "device":
+        return DeviceTarget()
+    reason = build.why_not()
+    if reason:
+        pytest.skip(reason)
+    return HostTarget(name.removeprefix("host-"))
