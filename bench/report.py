@@ -174,7 +174,7 @@ def _write(folder: Path, images: int, which: int) -> None:
         "images_void": 0,
         "images_failed": 0,
         "images_resumed": 0,
-        "decoders": {"simd": images, "pillow": 0},
+        "decoders": {"simd": images, "cuda": 0, "pillow": 0},
         "gt_outside": 0,
         "pred_outside": 0,
         "warning_count": 0,

@@ -65,7 +65,7 @@ def _contestant(key: str, label: str, make: Callable[[], Callable[[Workload], Co
 
 
 @functools.cache
-def _libdeflate() -> ctypes.CDLL:
+def libdeflate() -> ctypes.CDLL:
     """The libdeflate inside the `deflate` package, which exports its C functions."""
     import deflate
 
@@ -77,16 +77,16 @@ def _libdeflate() -> ctypes.CDLL:
 
 
 @functools.cache
-def _floor_state() -> tuple[ctypes.c_void_p, npt.NDArray[np.uint8]]:
-    return ctypes.c_void_p(_libdeflate().libdeflate_alloc_decompressor()), np.zeros(
+def floor_state() -> tuple[ctypes.c_void_p, npt.NDArray[np.uint8]]:
+    return ctypes.c_void_p(libdeflate().libdeflate_alloc_decompressor()), np.zeros(
         (2, HEIGHT * (WIDTH + 1)), dtype=np.uint8
     )
 
 
 def _inflate_only(workload: Workload) -> None:
     """Inflate every zlib stream from memory into the same two buffers: no files, no PNG, no counting."""
-    inflate = _libdeflate().libdeflate_zlib_decompress
-    state, buffers = _floor_state()
+    inflate = libdeflate().libdeflate_zlib_decompress
+    state, buffers = floor_state()
     targets = [buffers[0].ctypes.data, buffers[1].ctypes.data]
     size = buffers.shape[1]
     for number, stream in enumerate(workload.payloads):

@@ -290,7 +290,10 @@ def leaderboard(
 
 
 def _opened(run: Run | str | os.PathLike[str]) -> Run:
-    return run if isinstance(run, Run) else open_semantic(run)
+    """Raises WrongKind for a run of instances, opened or not."""
+    if isinstance(run, Run):
+        return run
+    return Run(run.folder) if isinstance(run, InstanceRun) else open_semantic(run)
 
 
 def check_html() -> None:
@@ -322,6 +325,7 @@ def write_html(
     from gpu_eval.report import html
 
     check_html()  # before the pictures, which take longer
+    run = _opened(run)
     pictures = thumbnails.of_worst(
         run, None if gts is None else os.fspath(gts), None if preds is None else os.fspath(preds), labels
     )

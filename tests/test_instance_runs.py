@@ -327,7 +327,7 @@ class TestElsewhere:
         coco = write_coco(tmp_path / "results.json", split.images)
         run = gpu_eval.score_instances(split.gts, coco, out=tmp_path / "coco", threads=1)
         predictions = sum(len(split.evaluated(number)) for number in range(6))
-        assert run.facts["decoders"] == {"simd": 6, "pillow": 0, "rle": predictions}
+        assert run.facts["decoders"] == {"simd": 6, "cuda": 0, "pillow": 0, "rle": predictions}
         left, right = tables_of(tmp_path / "files"), tables_of(tmp_path / "coco")
         for name in ("scores", "classes", "ap", "curves", PART_TABLES[0]):
             assert repr(left[name].to_pylist()) == repr(right[name].to_pylist()), name

@@ -294,7 +294,7 @@ class TestFacts:
         assert facts["decides"]["gt_encoding"] == facts["decides"]["pred_encoding"] == "level3"
         assert facts["engine"]["name"] == "cpu"
         assert facts["engine"]["why"]
-        assert facts["decoders"] == {"simd": 5, "pillow": 0}
+        assert facts["decoders"] == {"simd": 5, "cuda": 0, "pillow": 0}
         assert len(facts["fingerprint"]) == 64
         assert facts["seconds"]["scoring"] > 0
         (problem,) = facts["problems"]

@@ -188,7 +188,7 @@ def test_unusual_png_is_counted_by_pillow(split: TinySplit, tmp_path: Path, kind
     split.maps[name] = (pixels, pred) if side == "gt" else (gt, pixels)
     run = score(split, tmp_path / "run")
     assert np.array_equal(run.confusion(), split.total())
-    assert run.facts["decoders"] == {"simd": 5, "pillow": 1}
+    assert run.facts["decoders"] == {"simd": 5, "cuda": 0, "pillow": 1}
     assert run.images["decoder"].to_pylist()[2] == "pillow"
 
 
@@ -199,7 +199,7 @@ def test_8_bit_palette_takes_the_fast_path(split: TinySplit, tmp_path: Path) -> 
     split.maps[name] = (split.maps[name][0], pixels)
     run = score(split, tmp_path / "run")
     assert np.array_equal(run.confusion(), split.total())
-    assert run.facts["decoders"] == {"simd": 6, "pillow": 0}
+    assert run.facts["decoders"] == {"simd": 6, "cuda": 0, "pillow": 0}
 
 
 GOOD = png_builder.build_png(_pixels())

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 import gpu_eval
-from gpu_eval import errors
+from gpu_eval import api, errors
 from gpu_eval.labels.instances import load_instances
 from gpu_eval.metrics.average_precision import average_precision
 from gpu_eval.metrics.instances import PROTOCOLS, THRESHOLDS, outcomes
 from gpu_eval.report import schema
 from gpu_eval.report.instance_run import InstanceRun
 from gpu_eval.runs.instances import PART_TABLES
-from tests.conftest import TinySplit
+from tests.conftest import make_split as make_maps
 from tests.reference import instances as reference
 from tests.reference.instances import Image, read_drive
 from tests.support.instance_split import (
@@ -485,19 +485,16 @@ class TestCommand:
         assert result.stdout == ""
 
     def test_maps_and_instances_are_not_taken_for_each_other(self, run: InstanceRun, tmp_path: Path) -> None:
-        from tests.conftest import make_split as make_maps
-
-        maps: TinySplit = make_maps(tmp_path / "maps")
+        maps = make_maps(tmp_path / "maps")
         semantic = gpu_eval.score(maps.gts, maps.preds, out=tmp_path / "semantic", res="native", bootstrap=0)
         with pytest.raises(errors.WrongKind, match="semantic task"):
             gpu_eval.compare(semantic.folder, run.folder)
+        for use in (api.write_html, lambda one: api.leaderboard([one]), lambda one: api.compare(one, one)):
+            with pytest.raises(errors.WrongKind, match="not a run of the semantic task"):
+                use(run)
         with pytest.raises(errors.WrongKind, match="instance task"):
             InstanceRun(semantic.folder)
-        again = score_over(run, semantic.folder)
+        inputs = run.facts["gts"], run.facts["preds"]
+        again = gpu_eval.score_instances(*inputs, out=semantic.folder, overwrite=True)
         assert again.ap() == run.ap()
         assert not (semantic.folder / "cells").exists()
-
-
-def score_over(run: InstanceRun, folder: Any) -> InstanceRun:
-    """The same split once more, over what lies in the folder."""
-    return gpu_eval.score_instances(run.facts["gts"], run.facts["preds"], out=folder, overwrite=True)

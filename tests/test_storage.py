@@ -14,9 +14,10 @@ import gpu_eval
 from gpu_eval import api, errors, storage
 from gpu_eval.report import folder as run_folder
 from gpu_eval.report import schema
+from gpu_eval.report.instance_run import InstanceRun
 from gpu_eval.report.run import Run
-
-from .conftest import TinySplit
+from tests.conftest import TinySplit
+from tests.support import instance_split
 
 URL = "memory://bucket/runs/model"
 
@@ -121,3 +122,15 @@ def test_table_written_to_a_url_reads_back(files: fsspec.AbstractFileSystem) -> 
     storage.write_table(target, pa.table({"pixels": [1, 2]}))
     assert storage.read_table(target)["pixels"].to_pylist() == [1, 2]
     assert files.exists("/bucket/runs/model/t.parquet")
+
+
+def test_instance_run_at_a_url_has_the_tables_of_one_in_a_folder(tmp_path: Path) -> None:
+    split = instance_split.make_split(tmp_path / "split")
+    here = gpu_eval.score_instances(split.gts, split.preds, out=tmp_path / "run")
+    there = gpu_eval.score_instances(split.gts, split.preds, out=URL)
+    for name in schema.tables(schema.INSTANCE):
+        query = f"SELECT * FROM {name} ORDER BY ALL"
+        assert repr(there.sql(query).to_pylist()) == repr(here.sql(query).to_pylist())
+    opened = gpu_eval.open_run(URL)
+    assert isinstance(opened, InstanceRun)
+    assert opened.ap() == here.ap()

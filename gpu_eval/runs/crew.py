@@ -104,7 +104,8 @@ class ThisProcess(_Sources):
     def executor(self, here: Workplace) -> Iterator[Executor]:
         gts = self._sources[here.gts]
         preds = gts if here.preds is None else self._sources[here.preds]
-        executor = InProcessExecutor()
+        # One thread means one core: no second shard is scored while the first is written.
+        executor = InProcessExecutor(window=1 if here.threads == 1 else 2)
         with workplace.furnished(here, Tools(self._engine, self._why, gts, preds)):
             try:
                 yield executor

@@ -53,7 +53,7 @@ def write_run(
         "images_void": 0,
         "images_failed": len(keys) - len(scored),
         "images_resumed": 0,
-        "decoders": {"simd": len(scored), "pillow": 0},
+        "decoders": {"simd": len(scored), "cuda": 0, "pillow": 0},
         "gt_outside": 0,
         "pred_outside": 0,
         "warning_count": 0,
