@@ -1,11 +1,11 @@
-"""`python -m bench cpu | instances | memory | startup | report`."""
+"""`python -m bench cpu | gpu | instances | cluster | scaling | memory | startup | report`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from bench import commands, cpu, instances, report
+from bench import cluster, commands, cpu, instances, report, scaling
 
 
 def main() -> int:
@@ -30,6 +30,26 @@ def main() -> int:
     command.add_argument("--out", type=Path, default=Path("bench/results/instances.json"))
     command.set_defaults(
         run=lambda a: instances.run(images=a.images, repeat=a.repeat, seed=a.seed, cache=a.cache, out=a.out)
+    )
+
+    command = subparsers.add_parser(
+        "cluster", help="what a Dask cluster costs per shard, image and in memory"
+    )
+    command.add_argument("--shards", type=int, default=100_000)
+    command.add_argument("--window", type=int, default=32)
+    command.add_argument("--repeat", type=int, default=3)
+    command.add_argument("--out", type=Path, default=Path("bench/results/cluster.json"))
+    command.set_defaults(
+        run=lambda a: cluster.run(shards=a.shards, window=a.window, repeat=a.repeat, out=a.out)
+    )
+
+    command = subparsers.add_parser("scaling", help="unit costs, and a simulation of a billion pairs")
+    command.add_argument("--images-per-s", type=float, default=20_000.0, help="of one worker; an assumption")
+    command.add_argument("--workers", type=int, default=1000)
+    command.add_argument("--task-s", type=float, default=None, help="default: as bench cluster measured it")
+    command.add_argument("--out", type=Path, default=Path("bench/results/scaling.json"))
+    command.set_defaults(
+        run=lambda a: scaling.run(task_s=a.task_s, images_per_s=a.images_per_s, workers=a.workers, out=a.out)
     )
 
     command = subparsers.add_parser("memory", help="peak memory of the whole command on a large split")

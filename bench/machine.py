@@ -17,6 +17,8 @@ PACKAGES = (
     "numba",
     "llvmlite",
     "deflate",
+    "dask",
+    "distributed",
     "pillow",
     "opencv-python-headless",
     "cityscapesscripts",

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 OWNERS = {
-    "numba": {"engines/png_kernels.py", "engines/simd.py"},
+    "numba": {"engines/png_kernels.py", "engines/segment_kernels.py", "engines/simd.py"},
     "llvmlite": {"engines/simd.py"},
     "deflate": {"engines/libdeflate.py"},
     "fsspec": {"inputs/sources.py"},
@@ -58,6 +58,7 @@ OWNERS = {
         *(f"runs/{name}.py" for name in ("crew", "joining")),
         "api.py",
     },
+    "cloudpickle": {"scheduling/cluster.py"},
     "pycocotools": set(),
 }
 

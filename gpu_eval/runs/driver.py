@@ -35,12 +35,16 @@ PROBLEMS_KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: images done, of how many, how many of those by an earlier run, and seconds."""
+    """How far a run is: images done, of how many, how many of those by an earlier run, and seconds.
+
+    `workers` is how many have completed a shard.
+    """
 
     done: int
     total: int
     resumed: int
     seconds: float
+    workers: int = 1
 
 
 class Work(Protocol):
@@ -196,7 +200,8 @@ def _score_shards(
 
     def tell() -> None:
         if progress is not None:
-            progress(Progress(tally.images, images, resumed, time.perf_counter() - begun))
+            seconds = time.perf_counter() - begun
+            progress(Progress(tally.images, images, resumed, seconds, max(1, len(by_worker))))
 
     tell()
     for done in runner.run(todo, executor, work):

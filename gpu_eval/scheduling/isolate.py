@@ -1,9 +1,8 @@
 """Finding the images that kill the process that scores them, without dying of them.
 
 A child process scores the images of a shard one by one and names each before it begins. The image at which
-it dies or hangs is poison; a new child goes on behind it. The child is this file, run as
-`python -m gpu_eval.scheduling.isolate`: a pickled callable comes in on its standard input, lines go out on its
-standard output.
+it dies or hangs is poison; a new child goes on behind it. The child is this file, run with `python -m`: a
+pickled callable comes in on its standard input, lines go out on its standard output.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import IO
 
 from gpu_eval.errors import EngineError
@@ -29,39 +29,43 @@ _READY = "ready"
 _END = "end"
 
 
+class _NotStartedError(Exception):
+    """The child died or hung before its first image."""
+
+
 def find_poison(
     run_one: Callable[[int], object],
     first: int,
     last: int,
     *,
     timeout: float = 300.0,
+    start_timeout: float = 300.0,
     known: Collection[int] = (),
 ) -> tuple[int, ...]:
     """The images from `first` up to but not including `last` at which `run_one(image)` ends its process.
 
-    `run_one` is pickled. An image that takes longer than `timeout` seconds is poison too; so long may the
-    child also take to start. `known` images are left out. An image at which `run_one` raises is not poison:
-    who scores it for good meets the exception.
+    `run_one` is pickled. An image that takes longer than `timeout` seconds is poison too, and a child may
+    take `start_timeout` to begin. `known` images are left out. An image at which `run_one` raises is not
+    poison: who scores it for good meets the exception.
 
     Raises EngineError if the child does not start, or if more than MOST_POISON images kill it.
     """
     payload = pickle.dumps(run_one)
     images = [image for image in range(first, last) if image not in known]
     poison: list[int] = []
-    while images and (image := _deadly(payload, images, timeout)) is not None:
+    while images and (image := _deadly(payload, images, timeout, start_timeout)) is not None:
         poison.append(image)
         images = images[images.index(image) + 1 :]
         if len(poison) > MOST_POISON:
             raise EngineError(
                 "image after image kills the process that scores it",
                 found=f"{len(poison)} of images {first} to {last - 1}",
-                fix="it is the engine or the machine rather than the images: try --engine cpu, other workers, "
-                "or more memory",
+                fix="it is the engine or the machine rather than the images: try --engine cpu or more memory",
             )
     return tuple(poison)
 
 
-def _deadly(payload: bytes, images: Sequence[int], timeout: float) -> int | None:
+def _deadly(payload: bytes, images: Sequence[int], timeout: float, start_timeout: float) -> int | None:
     """The first image at which a child dies or hangs; None if it gets through all of them."""
     told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     with tempfile.TemporaryFile() as complaints:
@@ -80,7 +84,16 @@ def _deadly(payload: bytes, images: Sequence[int], timeout: float) -> int | None
         try:
             # Not closed before the end: it is how the child knows that this process is still there.
             _send(child.stdin, payload, images)
-            return _follow(told, timeout, complaints)
+            return _follow(told, timeout, start_timeout)
+        except _NotStartedError as error:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(5)  # it says why after it has let go of its pipe
+            complaints.seek(0)
+            tail = complaints.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise EngineError(
+                "the process that looks for deadly images did not start",
+                found=tail[0] if tail else f"no word from it in {start_timeout:g} s, or a silent death",
+            ) from error
         finally:
             child.kill()
             child.wait()
@@ -111,22 +124,17 @@ def _pass_on(pipe: IO[bytes], told: queue.SimpleQueue[str | None]) -> None:
     told.put(None)
 
 
-def _follow(told: queue.SimpleQueue[str | None], timeout: float, complaints: IO[bytes]) -> int | None:
+def _follow(told: queue.SimpleQueue[str | None], timeout: float, start_timeout: float) -> int | None:
     at = None
     while True:
         try:
-            line = told.get(timeout=timeout)
+            line = told.get(timeout=start_timeout if at is None else timeout)
         except queue.Empty:
             line = None
         if line == _END:
             return None
         if line is None and at is None:
-            complaints.seek(0)
-            tail = complaints.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise EngineError(
-                "the process that looks for deadly images did not start",
-                found=tail[0] if tail else f"no word from it in {timeout:g} s, or a silent death",
-            )
+            raise _NotStartedError
         if line is None:
             return at
         if line != _READY:

@@ -35,16 +35,19 @@ class ProgressLine:
     def update(self, progress: RunProgress) -> None:
         fresh = progress.done - progress.resumed
         speed = fresh / progress.seconds if progress.seconds > 0 else 0.0
+        told = f"{speed:,.0f} images/s"
+        if progress.workers > 1:
+            told += f" ({progress.workers} workers, {speed / progress.workers:,.0f} each)"
         if self._console.is_terminal:
-            self._draw(progress, speed)
+            self._draw(progress, told)
         elif progress.done == progress.resumed and progress.resumed:
             say(f"resumed: {progress.done} of {progress.total} images were scored before")
         elif time.monotonic() - self._told >= LINE_INTERVAL:
             self._told = time.monotonic()
             left = (progress.total - progress.done) / speed if speed else math.inf
-            say(f"{progress.done}/{progress.total} images, {speed:,.0f} images/s, {left:,.0f} s left")
+            say(f"{progress.done}/{progress.total} images, {told}, {left:,.0f} s left")
 
-    def _draw(self, progress: RunProgress, speed: float) -> None:
+    def _draw(self, progress: RunProgress, speed: str) -> None:
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("scoring"),
@@ -57,4 +60,4 @@ class ProgressLine:
             )
             self._bar.start()
             self._task = self._bar.add_task("", total=progress.total, speed="")
-        self._bar.update(self._task, completed=progress.done, speed=f"{speed:,.0f} images/s")
+        self._bar.update(self._task, completed=progress.done, speed=speed)
