@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench import cluster, commands, cpu, instances, report, scaling
+from bench import cluster, commands, cpu, gpu, instances, report, scaling
 
 
 def main() -> int:
@@ -20,6 +20,14 @@ def main() -> int:
     command.add_argument("--out", type=Path, default=Path("bench/results/cpu.json"))
     command.set_defaults(
         run=lambda a: cpu.run(pairs=a.pairs, repeat=a.repeat, seed=a.seed, writer=a.writer, out=a.out)
+    )
+
+    command = subparsers.add_parser("gpu", help="the CUDA engine: kernels, inflate, whole splits, rivals")
+    gpu.add_arguments(command)
+    command.set_defaults(
+        run=lambda a: gpu.run(
+            pairs=a.pairs, distinct=a.distinct, repeat=a.repeat, seed=a.seed, parts=a.parts, out=a.out
+        )
     )
 
     command = subparsers.add_parser("instances", help="ms per image of 25 masks on one core; memory")

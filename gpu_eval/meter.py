@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_eval.engines.engine import Engine, ScoreTask, make_engine, make_task
+from gpu_eval.engines.cuda import CudaEngine, is_on_device
+from gpu_eval.engines.engine import Engine, ScoreTask, check_available, make_engine, make_task
+from gpu_eval.engines.verdict import different_shapes, fold_outside
 from gpu_eval.errors import OptionError
 from gpu_eval.labels import Labels, as_labels
 from gpu_eval.metrics import semantic
@@ -28,10 +30,12 @@ def confusion_matrix(
 
     Shape (n + 1, n + 1), rows gt, columns prediction, last index void; values outside the encoding
     count as void. `gt` and `pred` are NumPy arrays or whatever `numpy.asarray` takes without a copy,
-    CPU tensors of torch among them; uint8 is counted at full speed.
+    CPU tensors of torch among them; uint8 is counted at full speed. Or both are in CUDA memory: CuPy arrays,
+    CUDA tensors of torch, anything with DLPack or `__cuda_array_interface__`; they are counted there, in
+    place if contiguous, after what their library's current stream has been given, and waited for.
 
     Raises OptionError for shapes that differ, for dtypes that are not integers and for arrays that
-    NumPy cannot see.
+    NumPy cannot see; EngineUnavailable for arrays in CUDA memory where the CUDA engine cannot serve.
     """
     meter = ConfusionMeter(labels, gt_encoding=gt_encoding, pred_encoding=pred_encoding)
     meter.update(gt, pred)
@@ -66,21 +70,16 @@ class ConfusionMeter:
 
     def update(self, gt: Any, pred: Any) -> None:
         """Count two integer arrays of one shape; see `confusion_matrix` for what they may be."""
-        gt_array, pred_array = _as_integers(gt, "gt"), _as_integers(pred, "pred")
-        if gt_array.shape != pred_array.shape:
-            raise OptionError(
-                "gt and pred differ in shape", found=f"{gt_array.shape} and {pred_array.shape}",
-                expected="one shape", fix="resize the prediction by nearest neighbour first",
-            )  # fmt: skip
-        joint = _count(gt_array, pred_array, self._task)
+        if is_on_device(gt) or is_on_device(pred):
+            joint = _device_engine().confusion_on_device(gt, pred, self._task)
+        else:
+            joint = _count(_as_integers(gt, "gt"), _as_integers(pred, "pred"), self._task)
         n = self.labels.n_classes
         self.outside = (
             self.outside[0] + int(joint[n + 1].sum()),
             self.outside[1] + int(joint[:, n + 1].sum()),
         )
-        joint[n] += joint[n + 1]
-        joint[:, n] += joint[:, n + 1]
-        self.confusion += joint[: n + 1, : n + 1]
+        self.confusion += fold_outside(joint)
 
     def merge_state(self, meters: Iterable[ConfusionMeter]) -> None:
         """Add the counts of other meters of the same label space, of other workers for example."""
@@ -122,6 +121,8 @@ def _count(
     gt: npt.NDArray[np.integer[Any]], pred: npt.NDArray[np.integer[Any]], task: ScoreTask
 ) -> npt.NDArray[np.int64]:
     """The joint count as `Engine.confusion` gives it, for integers of any width."""
+    if gt.shape != pred.shape:
+        raise different_shapes(gt.shape, pred.shape)
     shape = (-1, gt.shape[-1] if gt.ndim else 1) if gt.size else (0, 0)
     gt_bytes, pred_bytes = _as_bytes(gt), _as_bytes(pred)
     if gt_bytes is not None and pred_bytes is not None:
@@ -145,6 +146,13 @@ def _classes(
 ) -> npt.NDArray[np.int64]:
     inside = (values >= 0) & (values < 256)
     return np.where(inside, table[np.where(inside, values, 0)], classes - 1).astype(np.int64)
+
+
+@cache
+def _device_engine() -> CudaEngine:
+    """One engine for all meters of the process. Raises EngineUnavailable where no device can be used."""
+    check_available("cuda")
+    return CudaEngine(threads=1)
 
 
 @cache

@@ -28,6 +28,7 @@ from gpu_eval.engines import png_kernels
 from gpu_eval.engines.cpu_overlaps import count_image
 from gpu_eval.engines.engine import Confusion, ImageOverlaps, ImageResult, ScoreTask
 from gpu_eval.engines.libdeflate import load_libdeflate
+from gpu_eval.engines.verdict import aspect_warning, fold_outside
 from gpu_eval.engines.workspace import Bytes, Files, Ints, Workspace, grown
 from gpu_eval.errors import EngineUnavailable, InputError, LabelOutOfRange, MissingPrediction
 from gpu_eval.inputs import nearest
@@ -40,9 +41,6 @@ R = TypeVar("R")
 
 # Pairs a thread takes at a time: enough to make Python's part small, few enough to share the end evenly.
 PAIRS_PER_TURN = 4
-
-# Relative difference of aspect ratios that earns a warning. 858x480 for 16:9 differs by 0.5 %.
-ASPECT_TOLERANCE = 0.01
 
 
 def available() -> tuple[bool, str]:
@@ -223,7 +221,9 @@ class _Turn:
         if cells is None:
             cells = self._score_with_pillow(result, gt, pred)
         self._accept(result, cells, gt, pred)
-        result.warning = _aspect_warning(result)
+        assert result.gt_size is not None
+        assert result.pred_size is not None
+        result.warning = aspect_warning(result.gt_size, result.pred_size)
 
     def _count_alike(self) -> dict[int, Ints]:
         """Cells of all pairs of simple maps of one size, by gt index, but those the kernels stumble over.
@@ -331,9 +331,7 @@ class _Turn:
         ):
             if index is not None and outside * 2 > pixels:
                 raise self._out_of_range(side, index, outside / pixels)
-        joint[n] += joint[n + 1]
-        joint[:, n] += joint[:, n + 1]
-        result.confusion = np.ascontiguousarray(joint[: n + 1, : n + 1])
+        result.confusion = fold_outside(joint)
 
     def _out_of_range(self, side: Files, index: int, share: float) -> LabelOutOfRange:
         option = "--gt-encoding" if side is self.gts else "--pred-encoding"
@@ -379,15 +377,3 @@ def _resized(
     rows = nearest.index_table(classes.shape[0], size[0], sixteen_bit=sixteen_bit)
     columns = nearest.index_table(classes.shape[1], size[1], sixteen_bit=sixteen_bit)
     return classes[rows[:, None], columns[None, :]]
-
-
-def _aspect_warning(result: ImageResult) -> str | None:
-    assert result.gt_size is not None
-    assert result.pred_size is not None
-    (gt_height, gt_width), (pred_height, pred_width) = result.gt_size, result.pred_size
-    if abs(gt_width * pred_height / (pred_width * gt_height) - 1.0) <= ASPECT_TOLERANCE:
-        return None
-    return (
-        f"aspect ratio of the prediction ({pred_width}x{pred_height}) is not that of the "
-        f"ground truth ({gt_width}x{gt_height})"
-    )

@@ -69,8 +69,9 @@ class ImageResult:
 
     `confusion`: int64, shape (n_classes + 1, n_classes + 1), rows gt, columns prediction, last index
     void; None if the image could not be scored. `error` says why; with `void_on_error` both are set.
-    Sizes are (height, width). `decoder` is "simd" for the fast path, "pillow" for maps it does not
-    take. `gt_outside` and `pred_outside` count pixels outside the encoding, at the scored resolution.
+    Sizes are (height, width). `decoder` is "simd" for the fast path of the CPU, "cuda" for that of a device,
+    "pillow" for maps they do not take. `gt_outside` and `pred_outside` count pixels outside the encoding, at
+    the scored resolution.
     """
 
     confusion: Confusion | None = None
@@ -91,7 +92,7 @@ class ImageOverlaps:
     int64 (g,), how often; `overlaps`: int64 (predictions, g), pixels of each mask on each gt value, so a
     row's sum is the mask's area, None if any mask is broken; all three are None if the gt is. `errors` holds
     every broken file of the image. `size` is the gt's (height, width). `decoders` counts files by decoder:
-    "simd", "pillow", "rle".
+    "simd", "cuda", "pillow", "rle".
     """
 
     gt_values: npt.NDArray[np.int64] | None = None
@@ -128,6 +129,9 @@ class Engine(Protocol):
         void and outside.
         """
 
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds by stage since the last call, summed over threads: of read, decode, copy and kernel."""
+
     def close(self) -> None:
         """Free threads and device memory."""
 
@@ -144,12 +148,9 @@ class EngineStatus:
 
 def survey() -> list[EngineStatus]:
     """What `gpu-eval info` tells about every engine."""
-    from gpu_eval.engines import cpu
+    from gpu_eval.engines import cpu, cuda
 
-    return [
-        EngineStatus("cpu", *cpu.available()),
-        EngineStatus("cuda", False, "this version of gpu-eval has no CUDA engine"),
-    ]
+    return [EngineStatus("cpu", *cpu.available()), EngineStatus("cuda", *cuda.available())]
 
 
 def count_gpus() -> int:
@@ -170,14 +171,35 @@ def make_engine(name: str = "auto", threads: int | None = None) -> tuple[Engine,
     """
     if name not in ENGINES:
         raise OptionError("no such engine", found=name, expected=" or ".join(ENGINES))
-    statuses = {status.name: status for status in survey()}
-    if name == "cuda" and not statuses["cuda"].available:
+    if name == "cpu":
+        return _cpu(threads), "asked for"
+    if name == "cuda":
+        check_available("cuda")
+        return _cuda(threads), "asked for"
+    cuda = next(status for status in survey() if status.name == "cuda")
+    if cuda.available:
+        return _cuda(threads), f"a CUDA device: {cuda.why}"
+    return _cpu(threads), f"no CUDA: {cuda.why}"
+
+
+def check_available(name: str) -> None:
+    """Raises EngineUnavailable where the engine of that name cannot serve."""
+    status = next(status for status in survey() if status.name == name)
+    if not status.available:
         raise EngineUnavailable(
-            "the CUDA engine cannot serve here",
-            found=statuses["cuda"].why,
+            f"the {name.upper()} engine cannot serve here",
+            found=status.why,
             fix="--engine cpu gives the same integers",
         )
+
+
+def _cpu(threads: int | None) -> Engine:
     from gpu_eval.engines.cpu import CpuEngine
 
-    why = "asked for" if name == "cpu" else f"no CUDA: {statuses['cuda'].why}"
-    return CpuEngine(threads), why
+    return CpuEngine(threads)
+
+
+def _cuda(threads: int | None) -> Engine:
+    from gpu_eval.engines.cuda import CudaEngine
+
+    return CudaEngine(threads)

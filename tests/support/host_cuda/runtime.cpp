@@ -61,6 +61,7 @@ constexpr bool WATCHED = false;
 #ifdef HOST_CUDA_ASAN
 extern "C" void __sanitizer_start_switch_fiber(void**, const void*, size_t);
 extern "C" void __sanitizer_finish_switch_fiber(void*, const void**, size_t*);
+extern "C" void __asan_unpoison_memory_region(const volatile void*, size_t);
 #endif
 
 uint3 threadIdx, blockIdx;
@@ -402,6 +403,10 @@ EXPORTED int host_cuda_launch(void (*kernel)(void**), void** arguments, const un
   for (Fiber* fiber : executor.made) {
 #ifdef HOST_CUDA_TSAN
     __tsan_destroy_fiber(fiber->watched);
+#endif
+#ifdef HOST_CUDA_ASAN
+    // Frames that were never left keep their red zones; the next mapping here is somebody else's.
+    __asan_unpoison_memory_region(fiber->stack, STACK);
 #endif
     munmap(fiber->stack, STACK);
     delete fiber;

@@ -1,0 +1,346 @@
+"""`python -m bench gpu`: equality first, then each kernel, inflate's rivals, whole splits and their rivals.
+
+Everything is counted twice before anything is timed: by the CPU engine and on the device, to the last pixel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tarfile
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from bench import gpu_kernels, machine, workload
+from bench.output import write_json
+from gpu_eval.engines import cuda
+from gpu_eval.engines.cpu import CpuEngine
+from gpu_eval.engines.cuda import CudaEngine, CupyDevice
+from gpu_eval.engines.engine import Engine, ScoreTask, make_task
+from gpu_eval.inputs.pairs import Pair, pair_up
+from gpu_eval.inputs.sources import Source, open_source
+from gpu_eval.labels import load_labels
+
+PARTS = ("kernels", "inflate", "split", "rivals")
+INFLATE_BATCHES = (64, 512, 4096)
+KERNEL_PAIRS = 2048
+PILLOW_WORKERS = 16
+
+Confusion = npt.NDArray[np.int64]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m bench gpu`."""
+    parser.add_argument("--pairs", type=int, default=4038, help="of the split that is scored end to end")
+    parser.add_argument(
+        "--distinct", type=int, default=32, help="drawn pairs; the others are hard links to them"
+    )
+    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=Path("bench/results/gpu.json"))
+
+
+def main(words: list[str] | None = None) -> int:
+    """`python -m bench.gpu`, for machines without the rivals that `python -m bench` imports."""
+    parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
+    add_arguments(parser)
+    return run(**vars(parser.parse_args(words)))
+
+
+def run(*, pairs: int, distinct: int, repeat: int, seed: int, parts: list[str], out: Path) -> int:
+    """Exit code: 0, 1 where counts differ (nothing is timed then), 2 without a device."""
+    console = Console(width=None if Console().is_terminal else 160)
+    serves, why, _ = cuda.available()
+    if not serves:
+        console.print(f"the CUDA benchmark needs a device: {why}", markup=False)
+        return 2
+    report: dict[str, Any] = {
+        "benchmark": "gpu",
+        "machine": machine.describe(),
+        "device": why,
+        "repeat": repeat,
+        "clock": "kernels: CUDA events, buffers take turns; splits: wall time, files in the page cache",
+    }
+    console.print(f"{machine.headline(report['machine'])}\n{why}", markup=False)
+    with tempfile.TemporaryDirectory(prefix="gpu-eval-bench-") as folder:
+        root = Path(folder)
+        if {"kernels", "inflate"} & set(parts):
+            report["writers"] = [
+                entry
+                for writer in workload.WRITERS
+                if (entry := _writer(console, root / writer, writer, parts, distinct, repeat, seed))
+            ]
+            if any(entry.get("differs") for entry in report["writers"]):
+                write_json(out, report)
+                return 1
+        if {"split", "rivals"} & set(parts):
+            report["split"] = _split(console, root / "split", pairs, distinct, repeat, seed, parts)
+    write_json(out, report)
+    console.print(f"\nwritten: {out}")
+    return int(any(row.get("differs") for row in report.get("split", ())))
+
+
+# --- kernels and inflate -------------------------------------------------------------------------
+
+
+def _writer(
+    console: Console, folder: Path, writer: str, parts: list[str], distinct: int, repeat: int, seed: int
+) -> dict[str, Any] | None:
+    """The kernels on files of one writer; None where the writer is not installed."""
+    try:
+        split = workload.build(folder, writer, distinct, seed)
+    except ImportError as error:
+        console.print(f"\nwritten by {writer}: {error.name} is not installed")
+        return None
+    entry: dict[str, Any] = {"workload": split.describe()}
+    device = CupyDevice()
+    if "kernels" in parts:
+        expected = _literal_total(split) * (KERNEL_PAIRS // distinct)
+        sets = [
+            gpu_kernels.Prepared(device, split.gts, split.preds, KERNEL_PAIRS // distinct * distinct)
+            for _ in range(gpu_kernels.BUFFERS)
+        ]
+        for prepared in sets:
+            total, bad = prepared.counted()
+            if bad or not np.array_equal(total[:27, :27], expected) or total[27:].any():
+                console.print(f"[bold red]not timed: {bad} maps did not decode, or counts differ")
+                return {**entry, "differs": True}
+        entry["copy_bytes_per_s"] = bandwidth = gpu_kernels.copy_bandwidth(device, 2 * repeat)
+        entry["kernels"] = gpu_kernels.kernels(device, sets, bandwidth, 2 * repeat)
+        _show_kernels(console, writer, entry)
+        del sets
+    device.close()
+    if "inflate" in parts:
+        entry["inflate"] = [_inflate(split, batch, repeat) for batch in INFLATE_BATCHES]
+        _show_inflate(console, writer, entry["inflate"])
+    return entry
+
+
+def _literal_total(split: workload.Workload) -> Confusion:
+    total = np.zeros(27 * 27, np.int64)
+    for gt, pred in zip(split.gts, split.preds, strict=True):
+        sides = [workload.CLASS_OF[np.asarray(Image.open(path))].astype(np.int64) for path in (gt, pred)]
+        total += np.bincount((sides[0] * 27 + sides[1]).ravel(), minlength=27 * 27)
+    return total.reshape(27, 27)
+
+
+def _inflate(split: workload.Workload, batch: int, repeat: int) -> dict[str, Any]:
+    """Streams per second of one batch size, ours and the rivals'."""
+    device = CupyDevice()
+    sets = [
+        gpu_kernels.Prepared(device, split.gts, split.preds, batch // 2) for _ in range(gpu_kernels.BUFFERS)
+    ]
+    timing = gpu_kernels.timed(device, [prepared.inflate for prepared in sets], 2 * repeat)
+    del sets
+    device.close()
+    streams = [split.payloads[i % len(split.payloads)] for i in range(batch)]
+    nvcomp = gpu_kernels.nvcomp_streams_per_s(device, streams, zlib.decompress(streams[0]), 2 * repeat)
+    return {
+        "batch": batch,
+        "ours_streams_per_s": batch / timing["median_s"],
+        "ours": timing,
+        "libdeflate_streams_per_s": gpu_kernels.libdeflate_streams_per_s(streams, repeat),
+        "nvcomp_streams_per_s": nvcomp,
+    }
+
+
+# --- whole splits --------------------------------------------------------------------------------
+
+
+def _split(
+    console: Console, folder: Path, number: int, distinct: int, repeat: int, seed: int, parts: list[str]
+) -> list[dict[str, Any]]:
+    """A row per contestant: pairs per second from a folder and from a tar."""
+    roots = workload.link_many(folder, number, distinct, seed)
+    tars = tuple(_pack(root) for root in roots)
+    task = make_task(load_labels("idd"), resolution=(workload.HEIGHT, workload.WIDTH))
+    rows: list[dict[str, Any]] = []
+    engine, cpu = CudaEngine(), CpuEngine()
+    expected: Confusion | None = None
+    for name, locations in (("folder", roots), ("tar", tars)):
+        gts, preds = (open_source(location) for location in locations)
+        pairs = _pairs(gts, preds)
+        total = _total(cpu, pairs, gts, preds, task, "simd")
+        expected = total if expected is None else expected
+        if not (np.array_equal(total, expected)
+                and np.array_equal(_total(engine, pairs, gts, preds, task, "cuda"), expected)):  # fmt: skip
+            console.print(f"[bold red]not timed: the engines differ on the {name}")
+            return [{"from": name, "differs": True}]
+        contestants: list[tuple[str, Engine, int]] = []
+        if "split" in parts:
+            contestants.append(("gpu-eval, CUDA engine", engine, repeat))
+        if "rivals" in parts:
+            contestants.append((f"gpu-eval, CPU engine, {cpu.threads} threads", cpu, 2))
+        for label, contestant, times in contestants:
+            engine.take_seconds()
+            work = partial(contestant.score, pairs, gts, preds, task)
+            row = _row(label, name, len(pairs), work, times)
+            if contestant is engine:
+                row["stages_s"] = {stage: s / times for stage, s in engine.take_seconds().items()}
+            rows.append(row)
+        gts.close()
+        preds.close()
+    engine.close()
+    cpu.close()
+    if "rivals" in parts:
+        rows.append(_torchmetrics(roots, number))
+    _show_split(console, rows)
+    return rows
+
+
+def _pack(root: Path) -> Path:
+    """A tar of a folder in which every hard link is a file of its own, as in a tar of different files."""
+    path = root.with_suffix(".tar")
+    with tarfile.open(path, "w", dereference=True) as archive:
+        for file in sorted(root.rglob("*.png")):
+            member = archive.gettarinfo(file, file.relative_to(root).as_posix())
+            member.type, member.linkname, member.size = tarfile.REGTYPE, "", file.stat().st_size
+            with file.open("rb") as data:
+                archive.addfile(member, data)
+    return path
+
+
+def _pairs(gts: Source, preds: Source) -> tuple[Pair, ...]:
+    suffix = load_labels("idd").gt_suffix
+    split = pair_up(
+        gts.entries(), preds.entries(), gt_suffix=suffix, pred_suffix=suffix, gt_location="gt",
+        pred_location="pred",
+    )  # fmt: skip
+    return tuple(split.pairs)
+
+
+def _total(
+    engine: Engine, pairs: tuple[Pair, ...], gts: Source, preds: Source, task: ScoreTask, decoder: str
+) -> Confusion:
+    """The sum over a split; raises where an image has an error or another decoder ran."""
+    total = np.zeros((27, 27), np.int64)
+    for pair, result in zip(pairs, engine.score(pairs, gts, preds, task), strict=True):
+        if result.confusion is None or result.decoder != decoder:
+            raise ValueError(f"{pair.key}: {result.error or result.decoder}")
+        total += result.confusion
+    return total
+
+
+def _row(label: str, source: str, pairs: int, work: Callable[[], Any], times: int) -> dict[str, Any]:
+    seconds = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    return {
+        "contestant": label,
+        "from": source,
+        "pairs": pairs,
+        "min_s": min(seconds),
+        "median_s": statistics.median(seconds),
+        "pairs_per_s": pairs / statistics.median(seconds),
+    }
+
+
+class _PillowPairs:
+    """A dataset as a user of torchmetrics writes it: both maps decoded by Pillow, void as 26."""
+
+    def __init__(self, files: list[tuple[Path, Path]]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        gt, pred = self.files[index]
+        return tuple(np.minimum(np.asarray(Image.open(path)), workload.VOID) for path in (gt, pred))
+
+
+def _torchmetrics(roots: tuple[Path, Path], number: int) -> dict[str, Any]:
+    """torchmetrics on the device, fed by Pillow in worker processes; the workers are started beforehand."""
+    label = f"torchmetrics on the device, {PILLOW_WORKERS} Pillow processes"
+    try:
+        import torch
+        from torch.utils.data import DataLoader
+        from torchmetrics.classification import MulticlassConfusionMatrix
+    except ImportError as error:
+        return {"contestant": label, "from": "folder", "missing": error.name}
+    if not torch.cuda.is_available():
+        return {"contestant": label, "from": "folder", "missing": "a torch with CUDA"}
+    gts = sorted(roots[0].rglob("*.png"))
+    files = [(gt, roots[1] / gt.relative_to(roots[0])) for gt in gts]
+    loader = DataLoader(
+        _PillowPairs(files),
+        batch_size=8,
+        num_workers=PILLOW_WORKERS,
+        pin_memory=True,
+        persistent_workers=True,
+    )
+    metric = MulticlassConfusionMatrix(num_classes=27, validate_args=False).to("cuda")
+
+    def work() -> None:
+        metric.reset()
+        for gt, pred in loader:
+            metric.update(pred.to("cuda", non_blocking=True), gt.to("cuda", non_blocking=True))
+        if int(metric.compute().sum()) != number * workload.HEIGHT * workload.WIDTH:
+            raise ValueError("torchmetrics did not count every pixel")
+
+    work()
+    return _row(label, "folder", number, work, 1)
+
+
+# --- on the terminal -----------------------------------------------------------------------------
+
+
+def _show_kernels(console: Console, writer: str, entry: dict[str, Any]) -> None:
+    table = Table(title=f"\nkernels, files by {writer}; copy {entry['copy_bytes_per_s'] / 1e9:,.0f} GB/s")
+    for name in ("kernel", "ms", "pairs/s", "GB/s", "GB/s of output", "share of copy"):
+        table.add_column(name, justify="left" if name == "kernel" else "right")
+    for row in entry["kernels"]:
+        table.add_row(
+            row["kernel"],
+            f"{row['median_s'] * 1e3:.2f}",
+            f"{row['pairs_per_s']:,.0f}",
+            f"{row['bytes_per_s'] / 1e9:,.0f}",
+            f"{row['output_bytes_per_s'] / 1e9:,.0f}",
+            f"{row['share_of_copy']:.0%}",
+        )
+    console.print(table)
+
+
+def _show_inflate(console: Console, writer: str, rows: list[dict[str, Any]]) -> None:
+    table = Table(title=f"\ninflate, files by {writer}, streams/s")
+    for name in ("batch", "ours", "libdeflate, all cores", "nvCOMP"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        nvcomp = row["nvcomp_streams_per_s"]
+        table.add_row(
+            str(row["batch"]),
+            f"{row['ours_streams_per_s']:,.0f}",
+            f"{row['libdeflate_streams_per_s']:,.0f}",
+            nvcomp if isinstance(nvcomp, str) else f"{nvcomp:,.0f}",
+        )
+    console.print(table)
+
+
+def _show_split(console: Console, rows: list[dict[str, Any]]) -> None:
+    table = Table(title="\nwhole split of 1080p pairs, files in the page cache")
+    for name in ("contestant", "from", "s", "pairs/s"):
+        table.add_column(name, justify="left" if name in ("contestant", "from") else "right")
+    for row in rows:
+        if "missing" in row:
+            table.add_row(row["contestant"], row["from"], f"not here: {row['missing']}", "")
+            continue
+        table.add_row(row["contestant"], row["from"], f"{row['median_s']:.3f}", f"{row['pairs_per_s']:,.0f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

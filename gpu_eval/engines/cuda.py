@@ -1,0 +1,339 @@
+"""The CUDA engine: encoded files go to the device, one matrix per image comes back. The only user of CuPy.
+
+`CupyDevice` is the device; what happens on it is `pipeline_pairs`, `pipeline_overlaps` and `pipeline_arrays`.
+Images that the kernels do not take, or stumble over, go to a CPU engine: results and errors are its own then.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_eval.engines import launch
+from gpu_eval.engines.device import Bytes, Device, DeviceArray, Event, OutOfDeviceMemory
+from gpu_eval.engines.engine import Confusion, ImageOverlaps, ImageResult, ScoreTask
+from gpu_eval.engines.verdict import different_shapes
+from gpu_eval.errors import EngineUnavailable, OptionError
+from gpu_eval.inputs.instances import InstanceImage
+from gpu_eval.inputs.pairs import Pair
+from gpu_eval.inputs.sources import Source
+
+if TYPE_CHECKING:
+    from gpu_eval.engines.cpu import CpuEngine
+    from gpu_eval.engines.pipeline import Lanes, Limits
+    from gpu_eval.engines.pipeline_arrays import DeviceLabels
+
+# The oldest compute capability that the kernels are compiled for, as CuPy writes it: 7.5.
+OLDEST = 75
+
+INSTALL = "pip install 'gpu-eval[cuda12]' or 'gpu-eval[cuda13]', as the driver's CUDA version says"
+
+# DLPack's numbers of memory that a CUDA device can read (dlpack.h): kDLCUDA, kDLCUDAManaged.
+_ON_CUDA = (2, 13)
+
+
+def available() -> tuple[bool, str, int]:
+    """Whether the CUDA engine serves here, on what or why not in one line, and on how many devices."""
+    try:
+        devices = _devices()
+    except EngineUnavailable as error:
+        return False, str(error), 0
+    import cupy
+
+    names = [_name(cupy.cuda.runtime.getDeviceProperties(device)) for device in devices]
+    return True, f"{', '.join(names)}; CuPy {cupy.__version__}", len(devices)
+
+
+def _devices() -> list[int]:
+    """The devices that the kernels run on. Raises EngineUnavailable, which says what to install."""
+    if importlib.util.find_spec("cupy") is None:
+        raise EngineUnavailable("CuPy is not installed", fix=INSTALL)
+    try:
+        import cupy
+    except ImportError as error:
+        raise EngineUnavailable(
+            "CuPy does not import", found=_line(error), fix=f"reinstall: {INSTALL}"
+        ) from error
+    runtime = cupy.cuda.runtime
+    try:
+        driver, built_for = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+        if driver == 0:
+            raise EngineUnavailable("there is no NVIDIA driver", fix="install one, or use --engine cpu")
+        if driver // 1000 < built_for // 1000:
+            raise EngineUnavailable(
+                "CuPy is built for a newer CUDA than the driver knows",
+                found=f"CUDA {driver // 1000}",
+                expected=f"CUDA {built_for // 1000}",
+                fix=f"pip install 'gpu-eval[cuda{driver // 1000}]' in its place, or update the driver",
+            )
+        count = runtime.getDeviceCount()
+        abilities = [int(cupy.cuda.Device(device).compute_capability) for device in range(count)]
+    except runtime.CUDARuntimeError as error:
+        raise EngineUnavailable(
+            "no CUDA device can be used", found=_line(error), fix="see nvidia-smi, or use --engine cpu"
+        ) from error
+    if count == 0:
+        raise EngineUnavailable("there is no CUDA device", fix="use --engine cpu")
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineUnavailable(
+            "NVIDIA's runtime compiler is missing", found=_line(error), fix=INSTALL
+        ) from error
+    usable = [device for device, ability in enumerate(abilities) if ability >= OLDEST]
+    if not usable:
+        best = max(abilities)
+        raise EngineUnavailable(
+            "the CUDA device is too old",
+            found=f"compute capability {best // 10}.{best % 10}",
+            expected=f"{OLDEST // 10}.{OLDEST % 10} or newer",
+            fix="use --engine cpu",
+        )
+    return usable
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _name(properties: dict[str, Any]) -> str:
+    memory = properties["totalGlobalMem"] / 2**30
+    capability = f"{properties['major']}.{properties['minor']}"
+    return f"{properties['name'].decode()} ({memory:.0f} GiB, compute capability {capability})"
+
+
+class CupyDevice:
+    """The first CUDA device that the kernels run on, with a memory pool of its own.
+
+    Raises EngineUnavailable where there is none.
+    """
+
+    def __init__(self) -> None:
+        self._id = _devices()[0]
+        import cupy
+
+        self._cupy = cupy
+        self._pool = cupy.cuda.MemoryPool()
+        self._modules: dict[tuple[str, tuple[str, ...]], launch.Module] = {}
+        self._lock = threading.Lock()
+
+    def describe(self) -> str:
+        name = _name(self._cupy.cuda.runtime.getDeviceProperties(self._id))
+        return f"{name}; CuPy {self._cupy.__version__}"
+
+    def free_memory(self) -> int:
+        with self._cupy.cuda.Device(self._id):
+            return int(self._cupy.cuda.runtime.memGetInfo()[0])
+
+    def allocate(self, size: int) -> DeviceArray:
+        try:
+            with self._cupy.cuda.Device(self._id):
+                memory = self._pool.malloc(max(size, 1))
+        except self._cupy.cuda.memory.OutOfMemoryError as error:
+            raise OutOfDeviceMemory(_line(error)) from error
+        return self._cupy.ndarray((size,), np.uint8, memptr=memory)
+
+    def pinned(self, size: int) -> Bytes:
+        try:
+            memory = self._cupy.cuda.alloc_pinned_memory(max(size, 1))
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            raise OutOfDeviceMemory(_line(error)) from error
+        return np.frombuffer(memory, np.uint8, size)
+
+    def stream(self) -> AbstractContextManager[object]:
+        with self._cupy.cuda.Device(self._id):
+            stream: AbstractContextManager[object] = self._cupy.cuda.Stream(non_blocking=True)
+        return stream
+
+    def upload(self, host: npt.NDArray[Any], target: DeviceArray) -> None:
+        stream = self._cupy.cuda.get_current_stream()
+        target.data.copy_from_host_async(host.ctypes.data, host.nbytes, stream)
+
+    def download(self, source: DeviceArray, host: npt.NDArray[Any]) -> None:
+        stream = self._cupy.cuda.get_current_stream()
+        source.data.copy_to_host_async(host.ctypes.data, host.nbytes, stream)
+
+    def zero(self, target: DeviceArray) -> None:
+        target.data.memset_async(0, target.nbytes, self._cupy.cuda.get_current_stream())
+
+    def module(self, source: launch.Source) -> launch.Module:
+        key = (source.file, source.options())
+        with self._lock:
+            if key not in self._modules:
+                self._modules[key] = self._cupy.RawModule(code=source.text(), options=source.options())
+            return self._modules[key]
+
+    def record(self) -> Event:
+        event = self._cupy.cuda.Event(block=True)  # waiting threads sleep: readers need the core
+        event.record()
+        made: Event = event
+        return made
+
+    def seconds(self, begin: Event, end: Event) -> float:
+        return float(self._cupy.cuda.get_elapsed_time(begin, end)) / 1e3
+
+    def close(self) -> None:
+        self._modules.clear()
+        self._pool.free_all_blocks()
+
+
+class CudaEngine:
+    """Scores on one device, with `threads` host threads for reading and for what is left to the CPU.
+
+    `threads` is the cores this process may use, `device` the first usable CUDA device, and `limits` what
+    fits its memory, unless given. Raises EngineUnavailable where there is no device.
+    """
+
+    name = "cuda"
+
+    def __init__(
+        self, threads: int | None = None, *, device: Device | None = None, limits: Limits | None = None
+    ) -> None:
+        from gpu_eval.engines.cpu import CpuEngine
+        from gpu_eval.engines.lane import Lane, Stopwatch
+        from gpu_eval.engines.pipeline import LANES, Lanes, Limits
+
+        self._device: Device = CupyDevice() if device is None else device
+        self._cpu: CpuEngine = CpuEngine(threads)
+        self._stopwatch = Stopwatch()
+        self._limits = limits or Limits(self._device)
+        self._made = [Lane(self._device, self._stopwatch) for _ in range(LANES)]
+        self._lanes: Lanes = Lanes()
+        for lane in self._made:
+            self._lanes.put(lane)
+        readers = self._cpu.threads
+        self._readers = (
+            ThreadPoolExecutor(readers, thread_name_prefix="gpu-eval-read") if readers > 1 else None
+        )
+
+    def describe(self) -> str:
+        return f"{self._device.describe()}; {self._cpu.threads} threads"
+
+    def close(self) -> None:
+        if self._readers is not None:
+            self._readers.shutdown(cancel_futures=True)
+        self._cpu.close()
+        for lane in self._made:
+            lane.free()
+        self._device.close()
+
+    def take_seconds(self) -> dict[str, float]:
+        """`copy` and `kernel` are device time of both streams, which overlap; `decode` is the CPU's, of the
+        images that were left to it."""
+        left = self._cpu.take_seconds()
+        taken = self._stopwatch.take()
+        return {**taken, "read": taken["read"] + left["read"], "decode": left["decode"]}
+
+    def score(self, pairs: Sequence[Pair], gts: Source, preds: Source, task: ScoreTask) -> list[ImageResult]:
+        from gpu_eval.engines.pipeline import drive
+        from gpu_eval.engines.pipeline_pairs import PairScoring
+
+        scoring = PairScoring(pairs, gts, preds, task, limits=self._limits, readers=self._readers)
+        drive(self._lanes, scoring.start)
+        left = scoring.left
+        if left:
+            results = self._cpu.score([pairs[i] for i in left], gts, preds, task)
+            scoring.results.update(zip(left, results, strict=True))
+        return [scoring.results[i] for i in range(len(pairs))]
+
+    def overlaps(self, images: Sequence[InstanceImage], gts: Source, preds: Source) -> list[ImageOverlaps]:
+        from gpu_eval.engines.pipeline import drive
+        from gpu_eval.engines.pipeline_overlaps import OverlapScoring
+
+        scoring = OverlapScoring(images, gts, preds, limits=self._limits, readers=self._readers)
+        drive(self._lanes, scoring.start)
+        left = scoring.left
+        if left:
+            results = self._cpu.overlaps([images[i] for i in left], gts, preds)
+            scoring.results.update(zip(left, results, strict=True))
+        return [scoring.results[i] for i in range(len(images))]
+
+    def confusion(self, gt: npt.NDArray[np.uint8], pred: npt.NDArray[np.uint8], task: ScoreTask) -> Confusion:
+        from gpu_eval.engines.pipeline_arrays import DeviceLabels, count_labels
+
+        height, width = gt.shape
+        if not gt.size:
+            return np.zeros((task.n_classes + 2,) * 2, np.int64)
+        sides = []
+        held = [np.ascontiguousarray(side, np.uint8) for side in (gt, pred)]  # until the copies are done
+        for side in held:
+            memory = self._device.allocate(side.size)
+            self._device.upload(side, memory)
+            sides.append(DeviceLabels(memory, np.dtype(np.uint8), height, width, width))
+        return count_labels(self._device, sides[0], sides[1], task)
+
+    def confusion_on_device(self, gt: Any, pred: Any, task: ScoreTask) -> Confusion:
+        """Joint count of two integer arrays of one shape that are on this engine's device; see `confusion`.
+
+        Arrays whose rows are contiguous are counted where they are. The work is ordered after what the
+        arrays' own library has put on its current stream, and is waited for.
+
+        Raises OptionError for arrays of other types or shapes, or on another device.
+        """
+        from gpu_eval.engines.pipeline_arrays import count_labels, flat_shape
+
+        arrays = [_as_cupy(side, name) for side, name in ((gt, "gt"), (pred, "pred"))]
+        if arrays[0].shape != arrays[1].shape:
+            raise different_shapes(arrays[0].shape, arrays[1].shape)
+        left_over = flat_shape(arrays[0].shape)[2]
+        sides = [_labels(array) for array in arrays]
+        with arrays[0].device:
+            return count_labels(self._device, sides[0], sides[1], task, left_over)
+
+
+def is_on_device(values: Any) -> bool:
+    """Whether an array is in CUDA memory: CuPy's, torch's, or of any library that says so, by DLPack or
+    `__cuda_array_interface__`. Imports nothing."""
+    if hasattr(values, "__dlpack_device__"):
+        return int(values.__dlpack_device__()[0]) in _ON_CUDA
+    return hasattr(values, "__cuda_array_interface__")
+
+
+def _as_cupy(values: Any, name: str) -> Any:
+    """The same memory as a CuPy array, ordered after its library's current stream.
+
+    Raises OptionError for memory that is not on a device and for labels that are no integers.
+    """
+    import cupy
+
+    if not is_on_device(values):
+        raise OptionError(
+            f"{name} is not on the device", found=f"{type(values).__name__} in host memory",
+            expected="gt and pred in one place", fix="move it to the other's device, with .cuda() for torch",
+        )  # fmt: skip
+    if isinstance(values, cupy.ndarray):
+        array = values
+    else:
+        array = cupy.from_dlpack(values) if hasattr(values, "__dlpack__") else cupy.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise OptionError(
+            f"{name} is not an array of labels", found=f"dtype {array.dtype}", expected="integers",
+            fix="logits need .argmax over the class axis first",
+        )  # fmt: skip
+    return array
+
+
+def _labels(array: Any) -> DeviceLabels:
+    """A CuPy array as rows of labels: in place if its rows are contiguous, else a contiguous copy."""
+    import cupy
+
+    from gpu_eval.engines.pipeline_arrays import DeviceLabels, flat_shape
+
+    rows, width, _ = flat_shape(array.shape)
+    size = array.dtype.itemsize
+    stride, span = width * size, array.nbytes
+    if array.ndim == 2 and rows and array.strides[1] == size and array.strides[0] >= stride:
+        stride = array.strides[0]
+        span = (rows - 1) * stride + width * size
+    elif not array.flags.c_contiguous:
+        array = cupy.ascontiguousarray(array)
+    memory = cupy.ndarray((span,), np.uint8, memptr=array.data)
+    return DeviceLabels(memory, array.dtype, rows, width, stride)
