@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -43,7 +44,10 @@ def place(location: str | os.PathLike[str]) -> Place:
     from upath import UPath
 
     try:
-        remote = UPath(text)
+        with warnings.catch_warnings():
+            # That it has no class of its own for a protocol that fsspec knows: the default one is enough here.
+            warnings.simplefilter("ignore", UserWarning)
+            remote = UPath(text)
         remote.fs  # noqa: B018  # the file system is loaded on first use: here, where it can be told
     except (ValueError, ImportError, OSError) as error:
         raise ReportError("cannot use this URL", file=text, found=str(error)) from error

@@ -19,9 +19,11 @@ import pytest
 
 import gpu_eval
 from gpu_eval import errors
+from gpu_eval.engines import cuda
 from gpu_eval.runs.joining import ClusterOptions, joined
 from tests.conftest import TinySplit, assert_same_tables, make_split
 from tests.support.dask_processes import DaskProcesses, dask_processes
+from tests.support.faults import disk
 from tests.support.toy_work import wait_for
 
 FAULTS = str(Path(__file__).parent / "support" / "faults")
@@ -110,6 +112,23 @@ class TestExact:
             )  # fmt: skip
             assert again.facts["images_resumed"] == IMAGES
         assert_same_tables(alone, tmp_path / "run")
+
+    def test_workers_read_and_write_at_urls(
+        self, split: TinySplit, alone: Path, tmp_path: Path, dask: DaskProcesses
+    ) -> None:
+        disk.register()
+        dask.start_scheduler()
+        dask.start_workers(2, environment={"PYTHONPATH": FAULTS})
+        here = tmp_path / "run"
+        with joined(ClusterOptions(scheduler_file=str(dask.scheduler_file))) as cluster:
+            assert cluster is not None
+            run = gpu_eval.score(
+                f"disk:/{split.gts}", f"disk:/{split.preds}", out=f"disk:/{here}", res="native", shard_size=1,
+                client=cluster.client,
+            )  # fmt: skip
+        assert not isinstance(run.folder, Path)
+        assert len(parts(here)) == IMAGES
+        assert_same_tables(alone, here)
 
     def test_problems_are_told_as_by_one_process(self, tmp_path: Path) -> None:
         split = make_split(tmp_path / "broken", pairs=4)
@@ -316,6 +335,53 @@ class TestFaults:
         assert code == errors.ClusterError.exit_code
         assert "0.0.7" in complaints
         assert gpu_eval.__version__ in complaints
+        assert not (tmp_path / "run").exists()
+
+
+class TestOptions:
+    def score(self, split: TinySplit, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "gpu_eval", "score", str(split.gts), str(split.preds)),
+                *("-o", str(out), "--res", "native", "--shard-size", "3", *options),
+            ],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    def test_local_cluster_scores_and_ends_with_a_line_per_worker(
+        self, split: TinySplit, tmp_path: Path
+    ) -> None:
+        done = self.score(split, tmp_path / "run", "--cluster", "local", "--workers", "1")
+        assert done.returncode == 0, done.stderr
+        assert "tcp://127.0.0.1:" in done.stderr
+        assert all(word in done.stderr for word in ("images/s", "decode s", "write s"))
+        assert "12 of 12 images" in done.stdout
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (("--workers", "2", "--scheduler", "tcp://127.0.0.1:1"), "one cluster at a time"),
+            (("--workers", "0"), "workers must be at least 1"),
+            (("--workers", "1", "--tls-key", "k.pem"), "TLS needs"),
+            (("--gpus", "first"), "not a list of GPUs"),
+            (("--gpus", "0,0"), "these are not GPUs"),
+        ],
+    )
+    def test_options_that_mean_nothing_exit_with_2(
+        self, split: TinySplit, tmp_path: Path, options: tuple[str, ...], told: str
+    ) -> None:
+        done = self.score(split, tmp_path / "run", *options)
+        assert done.returncode == 2
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.skipif(cuda.available()[0], reason="needs a machine without a CUDA device")
+    def test_gpus_that_are_not_there_are_an_error_not_a_cpu_run(
+        self, split: TinySplit, tmp_path: Path
+    ) -> None:
+        done = self.score(split, tmp_path / "run", "--gpus", "all")
+        assert done.returncode == errors.EngineUnavailable.exit_code
+        assert "no GPU can be used here" in done.stderr
         assert not (tmp_path / "run").exists()
 
 

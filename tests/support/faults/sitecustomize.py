@@ -1,5 +1,7 @@
 """Accidents for processes that have this folder on their PYTHONPATH: Python imports this file first.
 
+They also know the protocol disk:// (see `disk`).
+
 GPU_EVAL_SLOW is seconds that each call of the CPU engine waits; GPU_EVAL_DEADLY is a part of a file name
 whose image kills the process that scores it.
 """
@@ -13,6 +15,8 @@ import signal
 import sys
 import time
 from typing import Any
+
+import disk
 
 CPU = "gpu_eval.engines.cpu"
 
@@ -51,3 +55,4 @@ def _patch(engine: Any) -> None:
 
 
 sys.meta_path.insert(0, _Accidents())
+disk.register()
