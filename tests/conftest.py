@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -111,7 +112,14 @@ def assert_same_tables(one: Path, other: Path) -> None:
 def start_slow_score(*arguments: object) -> subprocess.Popen[bytes]:
     """`gpu-eval score` as a process that takes 0.4 s per shard."""
     command = [sys.executable, "-c", SLOW_COMMAND, "score", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}, preexec_fn=hear_ctrl_c
+    )
+
+
+def hear_ctrl_c() -> None:
+    """For a child process: what runs in a shell's background inherits that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_parts(folder: Path, count: int, process: subprocess.Popen[bytes]) -> list[Path]:

@@ -24,6 +24,7 @@ from gpu_eval.scheduling.cluster import DaskExecutor, ask_workers, check_version
 from gpu_eval.scheduling.shards import Shard, cut
 from gpu_eval.scheduling.starting import connect, plain_tcp_warning, start_local, tls
 from gpu_eval.version import __version__
+from tests.conftest import hear_ctrl_c
 from tests.support.dask_processes import ROOT, DaskProcesses, dask_processes, end
 from tests.support.toy_work import Toy, trivial, wait_for
 
@@ -162,6 +163,7 @@ def test_ctrl_c_stops_the_run_and_all_that_it_started(tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,  # a group of its own, for the signal that a terminal sends to all of it
+        preexec_fn=hear_ctrl_c,
     )
     try:
         work = Toy(tmp_path)
