@@ -45,7 +45,7 @@ def place(location: str | os.PathLike[str]) -> Place:
 
     try:
         with warnings.catch_warnings():
-            # That it has no class of its own for a protocol that fsspec knows: the default one is enough here.
+            # That it has no class of its own for a protocol which fsspec knows: its default one is enough.
             warnings.simplefilter("ignore", UserWarning)
             remote = UPath(text)
         remote.fs  # noqa: B018  # the file system is loaded on first use: here, where it can be told
