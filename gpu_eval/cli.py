@@ -8,6 +8,7 @@ Results go to standard output; progress, notes and errors to standard error.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +117,24 @@ def _score(gts: str | Path, preds: str | Path, out: str | Path, output: str, **o
     html = options.pop("html", False)
     if html:
         api.check_html()  # before scoring, which may take an hour
+    run = _carry_out(api.score, gts, preds, output, out=out, **options)
+    if html:
+        terminal.say(f"page: {api.write_html(run, labels=options.get('labels'))}")
+
+
+def _carry_out(
+    call: Callable[..., Any], gts: str | Path, preds: str | Path, output: str, **options: Any
+) -> Any:
+    """Have `api.score` or `score_instances` score, with progress and on the cluster asked for; show it."""
+    from gpu_eval import terminal
+
     entry = {name: options.pop(name, None) for name in ("team", "method", "link")}
     with client_of(options) as client, terminal.ProgressLine() as line:
-        run = api.score(gts, preds, out=out, entry=entry, client=client, progress=line.update, **options)
+        run = call(gts, preds, entry=entry, client=client, progress=line.update, **options)
     _show(run, output)
     if client is not None:
         terminal.show_workers(run.facts)
-    if html:
-        terminal.say(f"page: {api.write_html(run, labels=options.get('labels'))}")
+    return run
 
 
 @main.command()
@@ -158,16 +169,9 @@ def instances(gts: str, preds: str, out: str, output: str, **options: Any) -> No
     GTS holds 16-bit PNGs. PREDS holds lists of masks (mask.png labelID confidence) and the masks, or is a
     COCO results file. Either may be a folder, a .zip, a .tar or an fsspec URL.
     """
-    from gpu_eval import api, terminal
+    from gpu_eval import api
 
-    entry = {name: options.pop(name, None) for name in ("team", "method", "link")}
-    with client_of(options) as client, terminal.ProgressLine() as line:
-        run = api.score_instances(
-            gts, preds, out=out, entry=entry, client=client, progress=line.update, **options
-        )
-    _show(run, output)
-    if client is not None:
-        terminal.show_workers(run.facts)
+    _carry_out(api.score_instances, gts, preds, output, out=out, **options)
 
 
 def _show(run: Any, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
