@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ from gpu_eval.report import schema
 from gpu_eval.runs import manifest as manifests
 from gpu_eval.runs.crew import Crew
 from gpu_eval.runs.tally import Tally, error_facts
-from gpu_eval.runs.workplace import Workplace
+from gpu_eval.runs.work import ShardWork
 from gpu_eval.scheduling import runner
 from gpu_eval.scheduling import shards as sharding
 from gpu_eval.scheduling.shards import Shard
@@ -45,19 +45,6 @@ class Progress:
     resumed: int
     seconds: float
     workers: int = 1
-
-
-class Work(Protocol):
-    """What is done with a shard; a value that travels to any process."""
-
-    @property
-    def workplace(self) -> Workplace: ...
-
-    def __call__(self, shard: Shard) -> Tally: ...
-
-    def is_done(self, shard: Shard) -> bool: ...
-
-    def recall(self, shard: Shard) -> Tally: ...
 
 
 @dataclass(frozen=True)
@@ -115,7 +102,7 @@ def stop_early(plan: Plan, on_error: str, hint: str) -> None:
 def drive(
     plan: Plan,
     folder: Place,
-    work: Work,
+    work: ShardWork[Any, Any],
     options: Options,
     *,
     crew: Crew,
@@ -179,7 +166,7 @@ def drive(
 
 
 def _score_shards(
-    work: Work,
+    work: ShardWork[Any, Any],
     shards: Sequence[Shard],
     executor: runner.Executor,
     resume: bool,

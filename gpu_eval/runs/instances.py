@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,18 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 from gpu_eval.engines.engine import ImageOverlaps
-from gpu_eval.errors import InputError, MalformedPredictions, MissingPrediction
+from gpu_eval.errors import FatalImage, InputError, MalformedPredictions, MissingPrediction
 from gpu_eval.inputs.instances import InstanceImage, Rle
 from gpu_eval.labels.instances import InstanceSpace
 from gpu_eval.metrics.instances import InstanceTable, image_table
 from gpu_eval.report import instance_tables
 from gpu_eval.report.instance_tables import ListedPrediction
-from gpu_eval.runs import manifest, workplace
-from gpu_eval.runs.tally import Tally, count_values, error_facts, fatal_image, to_error
-from gpu_eval.runs.workplace import Workplace
-from gpu_eval.scheduling import shards as sharding
-from gpu_eval.scheduling.isolate import find_poison
-from gpu_eval.scheduling.shards import Shard
+from gpu_eval.runs import manifest
+from gpu_eval.runs.tally import Tally, count_values, error_facts, to_error
+from gpu_eval.runs.work import ShardWork
+from gpu_eval.runs.workplace import Tools, Workplace
 
 # In the order of writing: the images table is the commit.
 PART_TABLES = ("intersections", "instances", "images")
@@ -35,71 +32,31 @@ OF_LISTS = (MissingPrediction, MalformedPredictions)
 
 
 @dataclass(frozen=True)
-class InstanceWork:
-    """Everything needed to score any shard of an instance run, in any process that sees its files.
+class InstanceWork(ShardWork[InstanceImage, ImageOverlaps]):
+    """The work on predicted instances.
 
     `area` is the range of gt pixels that counts. With `void_on_error` an image with a missing or broken
     prediction is counted as one without predictions.
     """
+
+    part_tables = PART_TABLES
+    told_by = ("images",)
 
     workplace: Workplace
     space: InstanceSpace
     area: tuple[float, float]
     void_on_error: bool
 
-    def __call__(self, shard: Shard) -> Tally:
-        """Score a shard and commit its part."""
-        images = manifest.to_images(workplace.rows(self.workplace, shard.first, shard.last))
-        results, seconds = self._count(images, shard)
-        scored = time.perf_counter()
-        part = self._part(shard.first, images, results)
-        sharding.commit(self.workplace.folder, shard, {n: part[n] for n in PART_TABLES}, self._fingerprint)
-        tally = self._tally(part["images"])
-        tally.seconds.update({**seconds, "write": time.perf_counter() - scored})
-        return tally
+    def images(self, rows: pa.Table) -> list[InstanceImage]:
+        return manifest.to_images(rows)
 
-    def _count(
-        self, images: Sequence[InstanceImage], shard: Shard
-    ) -> tuple[list[ImageOverlaps], dict[str, float]]:
-        """Results in the order of the images, and the engine's seconds.
+    def count(self, images: Sequence[InstanceImage], tools: Tools) -> list[ImageOverlaps]:
+        return tools.engine.overlaps(images, tools.gts, tools.preds)
 
-        Images that kill the process are not touched again.
-        """
-        fatal = {image - shard.first for image in shard.poisoned}
-        with workplace.at(self.workplace) as tools:
-            healthy = [image for i, image in enumerate(images) if i not in fatal]
-            results = iter(tools.engine.overlaps(healthy, tools.gts, tools.preds))
-            ordered = [
-                ImageOverlaps(errors=[fatal_image(f"{tools.gts.location}/{image.gt.name}")])
-                if i in fatal
-                else next(results)
-                for i, image in enumerate(images)
-            ]
-            return ordered, tools.engine.take_seconds()
+    def given_up(self, error: FatalImage) -> ImageOverlaps:
+        return ImageOverlaps(errors=[error])
 
-    def try_image(self, image: int) -> None:
-        """Count one image and forget it: what it does to the process is the answer."""
-        images = manifest.to_images(workplace.rows(self.workplace, image, image + 1))
-        with workplace.at(self.workplace) as tools:
-            tools.engine.overlaps(images, tools.gts, tools.preds)
-
-    def isolate(self, shard: Shard) -> tuple[int, ...]:
-        """The images of a shard that kill the process that scores them."""
-        return find_poison(self.try_image, shard.first, shard.last, known=shard.poisoned)
-
-    def is_done(self, shard: Shard) -> bool:
-        """Whether an earlier run has committed the shard. Raises CorruptRun for a foreign part."""
-        return sharding.is_committed(self.workplace.folder, shard, PART_TABLES, self._fingerprint)
-
-    def recall(self, shard: Shard) -> Tally:
-        """The tally of a shard that an earlier run has committed."""
-        return self._tally(sharding.read_parts(self.workplace.folder, "images", [shard]))
-
-    @property
-    def _fingerprint(self) -> str:
-        return self.workplace.fingerprint
-
-    def _part(
+    def part(
         self, first: int, images: Sequence[InstanceImage], results: Sequence[ImageOverlaps]
     ) -> dict[str, pa.Table]:
         rows: list[dict[str, Any]] = []
@@ -167,7 +124,8 @@ class InstanceWork:
             )
         ]
 
-    def _tally(self, images: pa.Table) -> Tally:
+    def tally(self, part: dict[str, pa.Table]) -> Tally:
+        images = part["images"]
         tally = Tally(images.num_rows)
         count_values(tally, "status", images["status"].value_counts().to_pylist())
         for name in DECODERS:

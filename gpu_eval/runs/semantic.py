@@ -2,89 +2,51 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from gpu_eval.engines.engine import ImageResult, ScoreTask
-from gpu_eval.errors import MissingPrediction
+from gpu_eval.errors import FatalImage, MissingPrediction
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.labels import LabelSpace
 from gpu_eval.report import tables
 from gpu_eval.report.tables import ImageRow
-from gpu_eval.runs import manifest, workplace
-from gpu_eval.runs.tally import FACTS, WARNINGS_KEPT, Tally, count_values, fatal_image, to_error
-from gpu_eval.runs.workplace import Workplace
-from gpu_eval.scheduling import shards as sharding
-from gpu_eval.scheduling.isolate import find_poison
-from gpu_eval.scheduling.shards import Shard
+from gpu_eval.runs import manifest
+from gpu_eval.runs.tally import FACTS, WARNINGS_KEPT, Tally, count_values, to_error
+from gpu_eval.runs.work import ShardWork
+from gpu_eval.runs.workplace import Tools, Workplace
 
 # In the order of writing: the images table is the commit.
 PART_TABLES = ("cells", "image_classes", "images")
 
 
 @dataclass(frozen=True)
-class SemanticWork:
-    """Everything needed to score any shard of a semantic run, in any process that sees its files."""
+class SemanticWork(ShardWork[Pair, ImageResult]):
+    """The work on label maps."""
+
+    part_tables = PART_TABLES
+    told_by = ("images", "cells")
 
     workplace: Workplace
     task: ScoreTask
     labels: LabelSpace
 
-    def __call__(self, shard: Shard) -> Tally:
-        """Score a shard and commit its part."""
-        pairs = manifest.to_pairs(workplace.rows(self.workplace, shard.first, shard.last))
-        results, seconds = self._score(pairs, shard)
-        scored = time.perf_counter()
-        rows = [_row(shard.first + i, pair, results[i]) for i, pair in enumerate(pairs)]
-        part = tables.part(rows, [result.confusion for result in results], self.labels)
-        sharding.commit(self.workplace.folder, shard, {n: part[n] for n in PART_TABLES}, self._fingerprint)
-        tally = self._tally(part)
-        tally.seconds.update({**seconds, "write": time.perf_counter() - scored})
-        return tally
+    def images(self, rows: pa.Table) -> list[Pair]:
+        return manifest.to_pairs(rows)
 
-    def _score(self, pairs: list[Pair], shard: Shard) -> tuple[list[ImageResult], dict[str, float]]:
-        """Results in the order of the pairs, and the engine's seconds.
+    def count(self, images: Sequence[Pair], tools: Tools) -> list[ImageResult]:
+        return tools.engine.score(images, tools.gts, tools.preds, self.task)
 
-        Images that kill the process are not touched again.
-        """
-        fatal = {image - shard.first for image in shard.poisoned}
-        with workplace.at(self.workplace) as tools:
-            healthy = [pair for i, pair in enumerate(pairs) if i not in fatal]
-            results = iter(tools.engine.score(healthy, tools.gts, tools.preds, self.task))
-            ordered = [
-                ImageResult(error=fatal_image(f"{tools.gts.location}/{pair.gt.name}"))
-                if i in fatal
-                else next(results)
-                for i, pair in enumerate(pairs)
-            ]
-            return ordered, tools.engine.take_seconds()
+    def given_up(self, error: FatalImage) -> ImageResult:
+        return ImageResult(error=error)
 
-    def try_image(self, image: int) -> None:
-        """Score one image and forget it: what it does to the process is the answer."""
-        pairs = manifest.to_pairs(workplace.rows(self.workplace, image, image + 1))
-        with workplace.at(self.workplace) as tools:
-            tools.engine.score(pairs, tools.gts, tools.preds, self.task)
+    def part(self, first: int, images: Sequence[Pair], results: Sequence[ImageResult]) -> dict[str, pa.Table]:
+        rows = [_row(first + i, pair, results[i]) for i, pair in enumerate(images)]
+        return tables.part(rows, [result.confusion for result in results], self.labels)
 
-    def isolate(self, shard: Shard) -> tuple[int, ...]:
-        """The images of a shard that kill the process that scores them."""
-        return find_poison(self.try_image, shard.first, shard.last, known=shard.poisoned)
-
-    def is_done(self, shard: Shard) -> bool:
-        """Whether an earlier run has committed the shard. Raises CorruptRun for a foreign part."""
-        return sharding.is_committed(self.workplace.folder, shard, PART_TABLES, self._fingerprint)
-
-    def recall(self, shard: Shard) -> Tally:
-        """The tally of a shard that an earlier run has committed."""
-        folder = self.workplace.folder
-        return self._tally({name: sharding.read_parts(folder, name, [shard]) for name in ("images", "cells")})
-
-    @property
-    def _fingerprint(self) -> str:
-        return self.workplace.fingerprint
-
-    def _tally(self, part: dict[str, pa.Table]) -> Tally:
+    def tally(self, part: dict[str, pa.Table]) -> Tally:
         images = part["images"]
         tally = Tally(images.num_rows, confusion=tables.total_of_cells(part["cells"], self.labels.n_classes))
         for name in ("status", "decoder"):
