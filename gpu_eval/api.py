@@ -20,7 +20,7 @@ from gpu_eval.labels import Labels, as_labels
 from gpu_eval.labels.instances import load_instances
 from gpu_eval.meter import ConfusionMeter, confusion_matrix
 from gpu_eval.metrics.bootstrap import RESAMPLES
-from gpu_eval.metrics.instances import AREA
+from gpu_eval.metrics.instances import AREA, check_area
 from gpu_eval.report import compare as comparing
 from gpu_eval.report import folder as run_folder
 from gpu_eval.report import leaderboard as ranking
@@ -188,11 +188,7 @@ def score_instances(
     started = time.perf_counter()
     options = Options(on_error, resume, overwrite, shard_size)
     options.check()
-    low, high = area
-    if not 0 <= low < high:
-        raise OptionError(
-            "not an area range", found=f"{low:g}..{high:g}", expected="0 <= from < to, in pixels"
-        )
+    check_area(area)  # before anything is listed
     space = load_instances(os.fspath(labels))
     entry = run_folder.make_entry(entry or {})
     folder = place(out)

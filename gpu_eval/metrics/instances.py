@@ -270,6 +270,11 @@ def _check(protocol: str, thresholds: Sequence[float], area: tuple[float, float]
             found=str(list(thresholds)),
             expected="rising numbers from 0.5 to below 1: below 0.5 a prediction could match two gt",
         )
+    check_area(area)
+
+
+def check_area(area: tuple[float, float]) -> None:
+    """Raise OptionError for an area that is no range."""
     low, high = area
     if not 0 <= low < high:
         raise OptionError(
