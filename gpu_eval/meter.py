@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_eval.engines.cuda import CudaEngine, is_on_device
-from gpu_eval.engines.engine import Engine, ScoreTask, check_available, make_engine, make_task
+from gpu_eval.engines.cuda import confusion_on_device, is_on_device
+from gpu_eval.engines.engine import Engine, ScoreTask, make_engine, make_task
 from gpu_eval.engines.verdict import different_shapes, fold_outside
 from gpu_eval.errors import OptionError
 from gpu_eval.labels import Labels, as_labels
@@ -71,7 +71,7 @@ class ConfusionMeter:
     def update(self, gt: Any, pred: Any) -> None:
         """Count two integer arrays of one shape; see `confusion_matrix` for what they may be."""
         if is_on_device(gt) or is_on_device(pred):
-            joint = _device_engine().confusion_on_device(gt, pred, self._task)
+            joint = confusion_on_device(gt, pred, self._task)
         else:
             joint = _count(_as_integers(gt, "gt"), _as_integers(pred, "pred"), self._task)
         n = self.labels.n_classes
@@ -146,13 +146,6 @@ def _classes(
 ) -> npt.NDArray[np.int64]:
     inside = (values >= 0) & (values < 256)
     return np.where(inside, table[np.where(inside, values, 0)], classes - 1).astype(np.int64)
-
-
-@cache
-def _device_engine() -> CudaEngine:
-    """One engine for all meters of the process. Raises EngineUnavailable where no device can be used."""
-    check_available("cuda")
-    return CudaEngine(threads=1)
 
 
 @cache

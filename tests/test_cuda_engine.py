@@ -23,7 +23,7 @@ from gpu_eval.labels import load_labels
 from tests import test_engines, test_overlaps
 from tests.support.host_cuda.sanitized import run_sanitized
 from tests.support.host_cuda.targets import TARGETS, HostTarget, open_target
-from tests.support.host_device import HostDevice
+from tests.support.host_cupy import HostCupy, device_of
 from tests.support.memory import MemorySource, memory_pairs
 from tests.support.png_builder import broken_adler, broken_crc, build_png, short_rows
 
@@ -62,7 +62,7 @@ def open_engine(target: str) -> CudaEngine:
     open_target(target)  # skips where it does not exist
     if target == "device":
         return CudaEngine()
-    return CudaEngine(threads=2, device=HostDevice(schedule=target.removeprefix("host-")))
+    return CudaEngine(threads=2, device=device_of(HostCupy(schedule=target.removeprefix("host-"))))
 
 
 @pytest.fixture(scope="module", params=[TARGETS[0], TARGETS[-1]])
@@ -96,20 +96,7 @@ class TestBadInstances(test_overlaps.TestBadInput):
 
 
 class TestGolden(test_engines.TestGolden):
-    test_each_image_of_the_semantic_set = None  # one size will do in the host executor
-    test_camvid_at_1080 = None  # minutes there; TestOnADevice has it
-
-    def test_each_image_at_1080(self, engine: Engine) -> None:
-        test_engines.TestGolden.test_each_image_of_the_semantic_set(self, engine, "1080")
-
-
-@pytest.mark.gpu
-class TestOnADevice(test_engines.TestGolden):
-    @pytest.fixture(scope="class", params=[TARGETS[-1]])
-    def engine(self, request: pytest.FixtureRequest) -> Iterator[Engine]:
-        made = open_engine(request.param)
-        yield AsOnTheCpu(made)
-        made.close()
+    pass
 
 
 # --- many pairs, little memory, several lanes -----------------------------------------------------
@@ -158,8 +145,9 @@ def assert_equal(some: Sequence[ImageResult], others: Sequence[ImageResult]) -> 
         assert facts(one) == facts(other), number
 
 
-def host_engine(device: HostDevice, **limits: int) -> CudaEngine:
+def host_engine(cupy: HostCupy, **limits: int) -> CudaEngine:
     open_target("host-forward")
+    device = device_of(cupy)
     return CudaEngine(threads=2, device=device, limits=Limits(device, **limits))
 
 
@@ -177,7 +165,7 @@ class TestBatches:
     def test_any_batch_size_gives_what_the_cpu_gives_errors_included(
         self, cpu: CpuEngine, pairs: int, task: str
     ) -> None:
-        engine = host_engine(HostDevice(), pairs=pairs)
+        engine = host_engine(HostCupy(), pairs=pairs)
         split = memory_pairs(FILES)
         results = engine.score(*split, TASKS[task])
         assert_equal(results, cpu.score(*split, TASKS[task]))
@@ -188,37 +176,44 @@ class TestBatches:
 
     @pytest.mark.parametrize("schedule", ["reverse", "random"])
     def test_other_schedules_of_threads_give_the_same(self, cpu: CpuEngine, schedule: str) -> None:
-        engine = host_engine(HostDevice(schedule=schedule))
+        engine = host_engine(HostCupy(schedule=schedule))
         split = memory_pairs(FILES[:30])
         assert_equal(engine.score(*split, NATIVE), cpu.score(*split, NATIVE))
         engine.close()
 
-    def test_batches_are_cut_to_the_bytes_that_may_be_pinned(self, cpu: CpuEngine) -> None:
-        device = HostDevice()
-        engine = host_engine(device, bytes=2000)
+    @pytest.mark.parametrize("pairs", [3, 512])
+    def test_a_device_that_works_at_once_gives_the_same(self, cpu: CpuEngine, pairs: int) -> None:
+        engine = host_engine(HostCupy(eager=True), pairs=pairs)
         split = memory_pairs(FILES)
         assert_equal(engine.score(*split, NATIVE), cpu.score(*split, NATIVE))
-        assert device.uploads > 10
+        engine.close()
+
+    def test_batches_are_cut_to_the_bytes_that_may_be_pinned(self, cpu: CpuEngine) -> None:
+        cupy = HostCupy()
+        engine = host_engine(cupy, bytes=2000)
+        split = memory_pairs(FILES)
+        assert_equal(engine.score(*split, NATIVE), cpu.score(*split, NATIVE))
+        assert cupy.uploads > 10
         engine.close()
 
     def test_a_batch_is_one_upload(self) -> None:
-        device = HostDevice()
-        engine = host_engine(device, pairs=5)
+        cupy = HostCupy()
+        engine = host_engine(cupy, pairs=5)
         good = build_png(np.zeros((9, 9), np.uint8))
         engine.score(*memory_pairs([(good, good)] * 23), NATIVE)
-        assert device.uploads == 5
+        assert cupy.uploads == 5
         engine.close()
 
     def test_pairs_that_the_kernels_do_not_take_never_reach_the_device(self, cpu: CpuEngine) -> None:
-        device = HostDevice()
-        engine = host_engine(device)
+        cupy = HostCupy()
+        engine = host_engine(cupy)
         split = memory_pairs([(build_png(np.zeros((9, 9), np.uint8), interlaced=True),) * 2] * 3)
         assert_equal(engine.score(*split, NATIVE), cpu.score(*split, NATIVE))
-        assert device.uploads == device.launches == 0
+        assert cupy.uploads == cupy.launches == 0
         engine.close()
 
     def test_the_device_says_which_decoder_ran(self) -> None:
-        engine = host_engine(HostDevice())
+        engine = host_engine(HostCupy())
         good = build_png(np.zeros((9, 9), np.uint8))
         interlaced = build_png(np.zeros((9, 9), np.uint8), interlaced=True)
         results = engine.score(*memory_pairs([(good, good), (good, interlaced)]), NATIVE)
@@ -228,32 +223,32 @@ class TestBatches:
 
 class TestMemory:
     def test_batches_are_cut_to_the_free_memory(self, cpu: CpuEngine) -> None:
-        device = HostDevice(free=600_000)
-        engine = host_engine(device)
+        cupy = HostCupy(free=600_000)
+        engine = host_engine(cupy)
         split = memory_pairs(FILES)
         assert_equal(engine.score(*split, NATIVE), cpu.score(*split, NATIVE))
-        assert device.uploads > 2
-        assert device.refused == 0
+        assert cupy.uploads > 2
+        assert cupy.refused == 0
         engine.close()
 
     @pytest.mark.parametrize("free", [400_000, 150_000, 80_000])
     def test_memory_that_is_gone_halves_the_batch_and_scoring_goes_on(
         self, cpu: CpuEngine, free: int
     ) -> None:
-        device = HostDevice()
-        engine = host_engine(device)
-        device.free = free
+        cupy = HostCupy()
+        engine = host_engine(cupy)
+        cupy.free = free
         split = memory_pairs(FILES)
         results = engine.score(*split, NATIVE)
         assert_equal(results, cpu.score(*split, NATIVE))
-        assert device.refused > 0
+        assert cupy.refused > 0
         assert sum(result.decoder == "cuda" for result in results) > 10
         engine.close()
 
     def test_pairs_that_do_not_fit_alone_go_to_the_cpu(self, cpu: CpuEngine) -> None:
-        device = HostDevice()
-        engine = host_engine(device)
-        device.free = 0
+        cupy = HostCupy()
+        engine = host_engine(cupy)
+        cupy.free = 0
         split = memory_pairs(FILES[:20])
         results = engine.score(*split, NATIVE)
         assert_equal(results, cpu.score(*split, NATIVE))
@@ -261,17 +256,17 @@ class TestMemory:
         engine.close()
 
     def test_closing_gives_all_device_memory_back(self) -> None:
-        device = HostDevice()
-        engine = host_engine(device)
+        cupy = HostCupy()
+        engine = host_engine(cupy)
         engine.score(*memory_pairs(FILES[:20]), NATIVE)
-        assert device.allocated() > 0
+        assert cupy.allocated() > 0
         engine.close()
-        assert device.allocated() == 0
+        assert cupy.allocated() == 0
 
 
 class TestLanes:
     def test_two_threads_share_the_lanes(self, cpu: CpuEngine) -> None:
-        engine = host_engine(HostDevice(), pairs=4)
+        engine = host_engine(HostCupy(), pairs=4)
         split = memory_pairs(FILES)
         found: dict[int, list[ImageResult]] = {}
 
@@ -289,7 +284,7 @@ class TestLanes:
         engine.close()
 
     def test_an_interrupted_call_leaves_the_lanes_to_the_next(self, cpu: CpuEngine) -> None:
-        engine = host_engine(HostDevice(), pairs=4)
+        engine = host_engine(HostCupy(), pairs=4)
         pairs, gts, preds = memory_pairs(FILES)
 
         class Interrupting(MemorySource):
@@ -309,7 +304,7 @@ class TestLanes:
         engine.close()
 
     def test_seconds_are_told_by_stage_and_start_again(self) -> None:
-        engine = host_engine(HostDevice())
+        engine = host_engine(HostCupy())
         engine.score(*memory_pairs(FILES), NATIVE)
         seconds = engine.take_seconds()
         assert list(seconds) == ["read", "copy", "kernel", "decode"]
@@ -336,7 +331,7 @@ def memory_images(
 
 def small_inputs(target: HostTarget) -> None:
     """What runs under the sanitizer."""
-    device = HostDevice(schedule=target.schedule, mode=target.mode)
+    device = device_of(HostCupy(schedule=target.schedule, mode=target.mode))
     engine = CudaEngine(threads=1, device=device, limits=Limits(device, pairs=7))
     cpu = CpuEngine(threads=1)
     split = memory_pairs(FILES[:14])
@@ -385,12 +380,13 @@ class TestInstanceBatches:
         ("limits", "free"),
         [({}, 1 << 30), ({"files": 10}, 1 << 30), ({"bytes": 3000}, 1 << 30), ({}, 300_000), ({}, 0)],
     )
+    @pytest.mark.parametrize("eager", [False, True])
     def test_any_batch_and_memory_gives_what_the_cpu_gives(
-        self, cpu: CpuEngine, limits: dict[str, int], free: int
+        self, cpu: CpuEngine, limits: dict[str, int], free: int, eager: bool
     ) -> None:
-        device = HostDevice()
-        engine = host_engine(device, **limits)
-        device.free = free
+        cupy = HostCupy(eager=eager)
+        engine = host_engine(cupy, **limits)
+        cupy.free = free
         split = self.images(30)
         results, expected = engine.overlaps(*split), cpu.overlaps(*split)
         for number, (one, other) in enumerate(zip(results, expected, strict=True)):
@@ -401,7 +397,7 @@ class TestInstanceBatches:
 
 
 def test_a_task_without_any_pair_of_files_needs_no_device(cpu: CpuEngine) -> None:
-    engine = host_engine(HostDevice())
+    engine = host_engine(HostCupy())
     pairs, gts, preds = memory_pairs(FILES[:3])
     lone = [replace(pair, pred=None) for pair in pairs]
     assert_equal(engine.score(lone, gts, preds, NATIVE), cpu.score(lone, gts, preds, NATIVE))

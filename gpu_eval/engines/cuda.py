@@ -10,7 +10,9 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,17 +44,16 @@ _ON_CUDA = (2, 13)
 def available() -> tuple[bool, str, int]:
     """Whether the CUDA engine serves here, on what or why not in one line, and on how many devices."""
     try:
-        devices = _devices()
+        cupy = _import_cupy()
+        devices = _devices(cupy)
     except EngineUnavailable as error:
         return False, str(error), 0
-    import cupy
-
     names = [_name(cupy.cuda.runtime.getDeviceProperties(device)) for device in devices]
     return True, f"{', '.join(names)}; CuPy {cupy.__version__}", len(devices)
 
 
-def _devices() -> list[int]:
-    """The devices that the kernels run on. Raises EngineUnavailable, which says what to install."""
+def _import_cupy() -> ModuleType:
+    """CuPy. Raises EngineUnavailable, which says what to install."""
     if importlib.util.find_spec("cupy") is None:
         raise EngineUnavailable("CuPy is not installed", fix=INSTALL)
     try:
@@ -61,6 +62,12 @@ def _devices() -> list[int]:
         raise EngineUnavailable(
             "CuPy does not import", found=_line(error), fix=f"reinstall: {INSTALL}"
         ) from error
+    module: ModuleType = cupy
+    return module
+
+
+def _devices(cupy: ModuleType) -> list[int]:
+    """The devices that the kernels run on. Raises EngineUnavailable, which says what is in the way."""
     runtime = cupy.cuda.runtime
     try:
         driver, built_for = runtime.driverGetVersion(), runtime.runtimeGetVersion()
@@ -111,17 +118,22 @@ def _name(properties: dict[str, Any]) -> str:
 
 
 class CupyDevice:
-    """The first CUDA device that the kernels run on, with a memory pool of its own.
+    """A CUDA device with a memory pool of its own: the first one that the kernels run on, unless told which.
 
-    Raises EngineUnavailable where there is none.
+    It need not be the current device of the threads that use it. Raises EngineUnavailable if there is none.
     """
 
-    def __init__(self) -> None:
-        self._id = _devices()[0]
-        import cupy
-
-        self._cupy = cupy
-        self._pool = cupy.cuda.MemoryPool()
+    def __init__(self, number: int | None = None) -> None:
+        self._cupy: Any = _import_cupy()
+        usable = _devices(self._cupy)
+        if number is not None and number not in usable:
+            raise EngineUnavailable(
+                f"CUDA device {number} is too old or does not exist",
+                expected=f"one of {', '.join(map(str, usable))}",
+                fix="move the arrays to another device",
+            )
+        self._id = usable[0] if number is None else number
+        self._pool = self._cupy.cuda.MemoryPool()
         self._modules: dict[tuple[str, tuple[str, ...]], launch.Module] = {}
         self._lock = threading.Lock()
 
@@ -149,9 +161,7 @@ class CupyDevice:
         return np.frombuffer(memory, np.uint8, size)
 
     def stream(self) -> AbstractContextManager[object]:
-        with self._cupy.cuda.Device(self._id):
-            stream: AbstractContextManager[object] = self._cupy.cuda.Stream(non_blocking=True)
-        return stream
+        return _Stream(self._cupy, self._id)
 
     def upload(self, host: npt.NDArray[Any], target: DeviceArray) -> None:
         stream = self._cupy.cuda.get_current_stream()
@@ -182,7 +192,27 @@ class CupyDevice:
 
     def close(self) -> None:
         self._modules.clear()
-        self._pool.free_all_blocks()
+        with self._cupy.cuda.Device(self._id):
+            self._pool.free_all_blocks()
+
+
+class _Stream(AbstractContextManager[None]):
+    """A stream of a device, which is made the current one with it: CuPy refuses a stream of any other."""
+
+    def __init__(self, cupy: Any, device: int) -> None:
+        self._cupy, self._device = cupy, device
+        with cupy.cuda.Device(device):
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._entered: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(self._cupy.cuda.Device(self._device))
+            stack.enter_context(self._stream)
+            self._entered.append(stack.pop_all())
+
+    def __exit__(self, *error: object) -> None:
+        self._entered.pop().close()
 
 
 class CudaEngine:
@@ -210,6 +240,7 @@ class CudaEngine:
         for lane in self._made:
             self._lanes.put(lane)
         readers = self._cpu.threads
+        self._arrays_stream, self._arrays_lock = self._device.stream(), threading.Lock()
         self._readers = (
             ThreadPoolExecutor(readers, thread_name_prefix="gpu-eval-read") if readers > 1 else None
         )
@@ -262,31 +293,50 @@ class CudaEngine:
         height, width = gt.shape
         if not gt.size:
             return np.zeros((task.n_classes + 2,) * 2, np.int64)
-        sides = []
         held = [np.ascontiguousarray(side, np.uint8) for side in (gt, pred)]  # until the copies are done
-        for side in held:
-            memory = self._device.allocate(side.size)
-            self._device.upload(side, memory)
-            sides.append(DeviceLabels(memory, np.dtype(np.uint8), height, width, width))
-        return count_labels(self._device, sides[0], sides[1], task)
+        with self._arrays_lock, self._arrays_stream:
+            sides = []
+            for side in held:
+                memory = self._device.allocate(side.size)
+                self._device.upload(side, memory)
+                sides.append(DeviceLabels(memory, np.dtype(np.uint8), height, width, width))
+            return count_labels(self._device, sides[0], sides[1], task)
 
-    def confusion_on_device(self, gt: Any, pred: Any, task: ScoreTask) -> Confusion:
-        """Joint count of two integer arrays of one shape that are on this engine's device; see `confusion`.
 
-        Arrays whose rows are contiguous are counted where they are. The work is ordered after what the
-        arrays' own library has put on its current stream, and is waited for.
+# --- arrays that are on a device already ---------------------------------------------------------
 
-        Raises OptionError for arrays of other types or shapes, or on another device.
-        """
-        from gpu_eval.engines.pipeline_arrays import count_labels, flat_shape
 
-        arrays = [_as_cupy(side, name) for side, name in ((gt, "gt"), (pred, "pred"))]
-        if arrays[0].shape != arrays[1].shape:
-            raise different_shapes(arrays[0].shape, arrays[1].shape)
-        left_over = flat_shape(arrays[0].shape)[2]
+def confusion_on_device(gt: Any, pred: Any, task: ScoreTask) -> Confusion:
+    """Joint count of two integer arrays of one shape that are on one CUDA device; see `Engine.confusion`.
+
+    Arrays whose rows are contiguous are counted where they are, on CuPy's current stream of that device,
+    after what the arrays' own library has put on its own. The result is waited for.
+
+    Raises OptionError for arrays of other types or shapes, or on two devices, and EngineUnavailable where
+    the kernels do not run on that device.
+    """
+    from gpu_eval.engines.pipeline_arrays import count_labels, flat_shape
+
+    _devices(_import_cupy())
+    arrays = [_as_cupy(side, name) for side, name in ((gt, "gt"), (pred, "pred"))]
+    numbers = [int(array.device.id) for array in arrays]
+    if numbers[0] != numbers[1]:
+        raise OptionError(
+            "gt and pred are on two devices", found=f"CUDA devices {numbers[0]} and {numbers[1]}",
+            expected="gt and pred in one place", fix="move one to the other's device",
+        )  # fmt: skip
+    if arrays[0].shape != arrays[1].shape:
+        raise different_shapes(arrays[0].shape, arrays[1].shape)
+    left_over = flat_shape(arrays[0].shape)[2]
+    with arrays[0].device:
         sides = [_labels(array) for array in arrays]
-        with arrays[0].device:
-            return count_labels(self._device, sides[0], sides[1], task, left_over)
+        return count_labels(_device(numbers[0]), sides[0], sides[1], task, left_over)
+
+
+@cache
+def _device(number: int) -> CupyDevice:
+    """One device of each number for all arrays of the process, since kernels are compiled by each."""
+    return CupyDevice(number)
 
 
 def is_on_device(values: Any) -> bool:

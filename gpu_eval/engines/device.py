@@ -1,7 +1,4 @@
-"""What the CUDA engine needs of a device, so that all of it but the device itself runs anywhere.
-
-`engines/cuda.py` is the device of CuPy; the tests have one of NumPy arrays and the host executor.
-"""
+"""What the pipeline needs of a device; `engines/cuda.py` has the one of CuPy."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from gpu_eval.engines import launch
 
 Bytes = npt.NDArray[np.uint8]
 
-# An array on the device: CuPy's, or NumPy's in tests. Both slice, `view` another dtype and `reshape` alike.
+# A `cupy.ndarray`: it can be sliced, viewed as another dtype and reshaped.
 DeviceArray = Any
 
 

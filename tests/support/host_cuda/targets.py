@@ -10,34 +10,21 @@ results with `target.get`; it is the same suite on every target.
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gpu_eval.engines import launch
+from gpu_eval.engines import cuda, launch
 from tests.support.host_cuda import build
 
 SEED = 20240229
 
 
-def _why_no_device() -> str | None:
-    """What is missing for tests on a device, as far as can be told without loading CuPy."""
-    if importlib.util.find_spec("cupy") is None:
-        return "no device tests: CuPy is not installed"
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no device tests: there is no CUDA driver"
-    return None
-
-
 def _device_marks() -> list[pytest.MarkDecorator]:
-    reason = _why_no_device()
-    return [pytest.mark.gpu, *([pytest.mark.skip(reason=reason)] if reason else [])]
+    serves, why, _ = cuda.available()
+    return [pytest.mark.gpu, *([] if serves else [pytest.mark.skip(reason=f"no device tests: {why}")])]
 
 
 TARGETS = [
@@ -94,12 +81,6 @@ class DeviceTarget:
     def __init__(self) -> None:
         import cupy
 
-        try:
-            count = cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            pytest.skip(f"no CUDA device: {error}")
-        if count == 0:
-            pytest.skip("no CUDA device")
         self._cupy = cupy
 
     def load(self, source: launch.Source) -> launch.Module:
