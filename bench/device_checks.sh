@@ -5,7 +5,21 @@
 # Wheels in .whl/ are installed first, for machines that reach no package index. Results and the log go to $OUT,
 # or to a new folder below the temporary one. A step that fails or runs out of its time does not stop the
 # others; the exit code is 0 only if all of them passed, 2 if there is no device.
+#
+# --small takes one suite and a few images, to try the script itself; PYTHONPATH=tests/support/host_site
+# lets it run without a device, on the host executor. Golden data is found where the tests find it, or in .shared/.
 set -uo pipefail
+case "$*" in
+  '')
+    sizes=()
+    suites=(tests/test_{inflate_kernel,unfilter_kernel,confusion_kernel,overlap_kernel,cuda_engine,device_arrays}.py)
+    ;;
+  --small)
+    sizes=(--pairs 4 --distinct 2 --kernel-pairs 2 --batches 4 --repeat 1)
+    suites=(tests/test_device_arrays.py)
+    ;;
+  *) echo "usage: bench/device_checks.sh [--small]" >&2 && exit 2 ;;
+esac
 cd "$(dirname "$0")/.."
 out=${OUT:-$(mktemp -d)}
 mkdir -p "$out"
@@ -37,8 +51,13 @@ if compgen -G '.whl/*.whl' >/dev/null; then
   export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 fi
 # The tree as an installed package would be, with the kernels among the subpackages.
-tree=$(mktemp -d)
-trap 'rm -rf "$said" "$tree" ${site:+"$site"}' EXIT
+work=$(mktemp -d)
+tree=$work/tree
+trap 'rm -rf "$said" "$work" ${site:+"$site"}' EXIT
+mkdir "$tree"
+for golden in ../shared .shared; do
+  if [ -d "$golden" ]; then ln -sfn "$PWD/$golden" "$work/shared"; fi
+done
 cp -r gpu_eval bench tests pyproject.toml "$tree/"
 cp -r kernels "$tree/gpu_eval/kernels"
 export PYTHONPATH="$tree${PYTHONPATH:+:$PYTHONPATH}"
@@ -57,9 +76,8 @@ fi
 
 step smoke 70 "$python" -m bench.gpu_smoke
 # Warnings of an unknown machine's CuPy or driver are told, and fail nothing.
-step tests 100 "$python" -m pytest -m gpu -W default -p no:cacheprovider -q \
-  tests/test_inflate_kernel.py tests/test_unfilter_kernel.py tests/test_confusion_kernel.py \
-  tests/test_overlap_kernel.py tests/test_cuda_engine.py tests/test_device_arrays.py
+step tests 110 "$python" -m pytest -m gpu -W default -p no:cacheprovider -q \
+  "${suites[@]}"
 if ! grep -Eq '[0-9]+ passed' "$said"; then
   printf 'no test ran on the device\n'
   failed+=(tests)
@@ -71,8 +89,8 @@ else
   printf '\n== compute-sanitizer is not installed: memcheck and racecheck did not run\n'
   failed+=(memcheck racecheck)
 fi
-step bench_kernels 70 "$python" -m bench.gpu --parts kernels inflate --out "$out/gpu_kernels.json"
-step bench_split 80 "$python" -m bench.gpu --parts split rivals --out "$out/gpu_split.json"
+step bench_kernels 70 "$python" -m bench.gpu --parts kernels inflate "${sizes[@]}" --out "$out/gpu_kernels.json"
+step bench_split 80 "$python" -m bench.gpu --parts split rivals "${sizes[@]}" --out "$out/gpu_split.json"
 
 printf '\n== results in %s\n' "$out"
 if [ "${#failed[@]}" -gt 0 ]; then

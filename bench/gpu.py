@@ -12,6 +12,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+import gpu_eval
 from bench import gpu_kernels, machine, workload
 from bench.output import write_json
 from gpu_eval.engines import cuda
@@ -33,8 +35,6 @@ from gpu_eval.inputs.sources import Source, open_source
 from gpu_eval.labels import load_labels
 
 PARTS = ("kernels", "inflate", "split", "rivals")
-INFLATE_BATCHES = (64, 512, 4096)
-KERNEL_PAIRS = 2048
 PILLOW_WORKERS = 16
 
 Confusion = npt.NDArray[np.int64]
@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=4038, help="of the split that is scored end to end")
     parser.add_argument(
         "--distinct", type=int, default=32, help="drawn pairs; the others are hard links to them"
+    )
+    parser.add_argument(
+        "--kernel-pairs", type=int, default=2048, help="on the device at once for each kernel"
+    )
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=[64, 512, 4096], help="numbers of streams for inflate"
     )
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
@@ -59,8 +65,26 @@ def main(words: list[str] | None = None) -> int:
     return run(**vars(parser.parse_args(words)))
 
 
-def run(*, pairs: int, distinct: int, repeat: int, seed: int, parts: list[str], out: Path) -> int:
-    """Exit code: 0, 1 where counts differ (nothing is timed then), 2 without a device."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """See `add_arguments`."""
+
+    pairs: int
+    distinct: int
+    kernel_pairs: int
+    batches: list[int]
+    repeat: int
+    seed: int
+    parts: list[str]
+    out: Path
+
+
+def run(**words: Any) -> int:
+    """Measure what `Options` say.
+
+    Exit code: 0, 1 where counts differ (nothing is timed then), 2 without a device.
+    """
+    options = Options(**words)
     console = Console(width=None if Console().is_terminal else 160)
     serves, why, _ = cuda.available()
     if not serves:
@@ -70,46 +94,45 @@ def run(*, pairs: int, distinct: int, repeat: int, seed: int, parts: list[str], 
         "benchmark": "gpu",
         "machine": machine.describe(),
         "device": why,
-        "repeat": repeat,
+        "repeat": options.repeat,
         "clock": "kernels: CUDA events, buffers take turns; splits: wall time, files in the page cache",
     }
     console.print(f"{machine.headline(report['machine'])}\n{why}", markup=False)
     with tempfile.TemporaryDirectory(prefix="gpu-eval-bench-") as folder:
         root = Path(folder)
-        if {"kernels", "inflate"} & set(parts):
+        if {"kernels", "inflate"} & set(options.parts):
             report["writers"] = [
                 entry
                 for writer in workload.WRITERS
-                if (entry := _writer(console, root / writer, writer, parts, distinct, repeat, seed))
+                if (entry := _writer(console, root / writer, writer, options))
             ]
             if any(entry.get("differs") for entry in report["writers"]):
-                write_json(out, report)
+                write_json(options.out, report)
                 return 1
-        if {"split", "rivals"} & set(parts):
-            report["split"] = _split(console, root / "split", pairs, distinct, repeat, seed, parts)
-    write_json(out, report)
-    console.print(f"\nwritten: {out}")
+        if {"split", "rivals"} & set(options.parts):
+            report["split"] = _split(console, root / "split", options)
+    write_json(options.out, report)
+    console.print(f"\nwritten: {options.out}", markup=False)
     return int(any(row.get("differs") for row in report.get("split", ())))
 
 
 # --- kernels and inflate -------------------------------------------------------------------------
 
 
-def _writer(
-    console: Console, folder: Path, writer: str, parts: list[str], distinct: int, repeat: int, seed: int
-) -> dict[str, Any] | None:
+def _writer(console: Console, folder: Path, writer: str, options: Options) -> dict[str, Any] | None:
     """The kernels on files of one writer; None where the writer is not installed."""
     try:
-        split = workload.build(folder, writer, distinct, seed)
+        split = workload.build(folder, writer, options.distinct, options.seed)
     except ImportError as error:
         console.print(f"\nwritten by {writer}: {error.name} is not installed")
         return None
     entry: dict[str, Any] = {"workload": split.describe()}
     device = CupyDevice()
-    if "kernels" in parts:
-        expected = _literal_total(split) * (KERNEL_PAIRS // distinct)
+    if "kernels" in options.parts:
+        rounds = max(options.kernel_pairs // options.distinct, 1)
+        expected = _literal_total(split) * rounds
         sets = [
-            gpu_kernels.Prepared(device, split.gts, split.preds, KERNEL_PAIRS // distinct * distinct)
+            gpu_kernels.Prepared(device, split.gts, split.preds, rounds * options.distinct)
             for _ in range(gpu_kernels.BUFFERS)
         ]
         for prepared in sets:
@@ -117,13 +140,13 @@ def _writer(
             if bad or not np.array_equal(total[:27, :27], expected) or total[27:].any():
                 console.print(f"[bold red]not timed: {bad} maps did not decode, or counts differ")
                 return {**entry, "differs": True}
-        entry["copy_bytes_per_s"] = bandwidth = gpu_kernels.copy_bandwidth(device, 2 * repeat)
-        entry["kernels"] = gpu_kernels.kernels(device, sets, bandwidth, 2 * repeat)
+        entry["copy_bytes_per_s"] = bandwidth = gpu_kernels.copy_bandwidth(device, 2 * options.repeat)
+        entry["kernels"] = gpu_kernels.kernels(device, sets, bandwidth, 2 * options.repeat)
         _show_kernels(console, writer, entry)
         del sets
     device.close()
-    if "inflate" in parts:
-        entry["inflate"] = [_inflate(split, batch, repeat) for batch in INFLATE_BATCHES]
+    if "inflate" in options.parts:
+        entry["inflate"] = [_inflate(split, batch, options.repeat) for batch in options.batches]
         _show_inflate(console, writer, entry["inflate"])
     return entry
 
@@ -159,11 +182,9 @@ def _inflate(split: workload.Workload, batch: int, repeat: int) -> dict[str, Any
 # --- whole splits --------------------------------------------------------------------------------
 
 
-def _split(
-    console: Console, folder: Path, number: int, distinct: int, repeat: int, seed: int, parts: list[str]
-) -> list[dict[str, Any]]:
+def _split(console: Console, folder: Path, options: Options) -> list[dict[str, Any]]:
     """A row per contestant: pairs per second from a folder and from a tar."""
-    roots = workload.link_many(folder, number, distinct, seed)
+    roots = workload.link_many(folder, options.pairs, options.distinct, options.seed)
     tars = tuple(_pack(root) for root in roots)
     task = make_task(load_labels("idd"), resolution=(workload.HEIGHT, workload.WIDTH))
     rows: list[dict[str, Any]] = []
@@ -179,9 +200,9 @@ def _split(
             console.print(f"[bold red]not timed: the engines differ on the {name}")
             return [{"from": name, "differs": True}]
         contestants: list[tuple[str, Engine, int]] = []
-        if "split" in parts:
-            contestants.append(("gpu-eval, CUDA engine", engine, repeat))
-        if "rivals" in parts:
+        if "split" in options.parts:
+            contestants.append(("gpu-eval, CUDA engine", engine, options.repeat))
+        if "rivals" in options.parts:
             contestants.append((f"gpu-eval, CPU engine, {cpu.threads} threads", cpu, 2))
         for label, contestant, times in contestants:
             engine.take_seconds()
@@ -192,12 +213,32 @@ def _split(
             rows.append(row)
         gts.close()
         preds.close()
+        if "split" in options.parts:
+            rows.append(_whole_run(name, locations, folder / f"run-{name}", expected, options.repeat))
     engine.close()
     cpu.close()
-    if "rivals" in parts:
-        rows.append(_torchmetrics(roots, number))
+    if "rivals" in options.parts:
+        rows.append(_torchmetrics(roots, options.pairs))
     _show_split(console, rows)
     return rows
+
+
+def _whole_run(
+    name: str, locations: tuple[Path, Path], out: Path, expected: Confusion, repeat: int
+) -> dict[str, Any]:
+    """`gpu-eval score` without the start of its process: listing, scoring, parts, tables, intervals."""
+    facts: list[dict[str, Any]] = []
+
+    def work() -> None:
+        run = gpu_eval.score(*locations, out=out, engine="cuda", overwrite=True)
+        if not np.array_equal(run.confusion(), expected):
+            raise ValueError(f"a whole run counts other pixels than its engine: {out}")
+        facts.append(run.facts)
+
+    work()
+    row = _row("gpu-eval score, CUDA engine", name, facts[0]["images"], work, repeat)
+    row["seconds"] = [one["seconds"] for one in facts[1:]]
+    return row
 
 
 def _pack(root: Path) -> Path:

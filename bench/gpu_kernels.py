@@ -109,8 +109,11 @@ def timed(device: Device, works: Sequence[Callable[[], None]], repeat: int) -> d
 
 
 def copy_bandwidth(device: Device, repeat: int) -> float:
-    """Bytes per second of a device-to-device copy of 1 GiB, read and written bytes both counted."""
-    size = 1 << 30
+    """Bytes per second of a device-to-device copy of 1 GiB, read and written bytes both counted.
+
+    Of less where the device has less than eight times that.
+    """
+    size = min(1 << 30, device.free_memory() // 8)
     buffers = [(device.allocate(size), device.allocate(size)) for _ in range(BUFFERS)]
 
     def copy(source: Any, target: Any) -> Callable[[], None]:

@@ -1,7 +1,12 @@
-"""The benchmark of the CUDA engine as far as it goes without a device: options, refusal, the smoke test."""
+"""The benchmark of the CUDA engine and the script of all device checks, rehearsed on the host executor."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +15,9 @@ from bench import gpu, gpu_smoke
 from gpu_eval.engines import cuda
 from gpu_eval.engines.cuda import CudaEngine
 from tests.support.host_cuda.targets import open_target
-from tests.support.host_device import HostDevice
+from tests.support.host_cupy import HostCupy, device_of
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_options_have_the_split_of_the_benchmark_as_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +26,7 @@ def test_options_have_the_split_of_the_benchmark_as_defaults(monkeypatch: pytest
     assert gpu.main([]) == 0
     assert gpu.main(["--pairs", "8", "--parts", "kernels", "--out", "x.json"]) == 0
     assert asked[0]["pairs"] == 4038
+    assert asked[0]["batches"] == [64, 512, 4096]
     assert asked[0]["parts"] == ["kernels", "inflate", "split", "rivals"]
     assert (asked[1]["pairs"], asked[1]["parts"], asked[1]["out"]) == (8, ["kernels"], Path("x.json"))
 
@@ -35,4 +43,64 @@ def test_without_a_device_the_reason_is_told_and_the_exit_code_is_2(
 
 def test_smoke_test_finds_the_engines_equal() -> None:
     open_target("host-forward")
-    assert gpu_smoke.compare(CudaEngine(threads=1, device=HostDevice())) == []
+    assert gpu_smoke.compare(CudaEngine(threads=1, device=device_of(HostCupy()))) == []
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """The script of all device checks, small, with the host executor in the device's place."""
+    open_target("host-forward")
+    out = tmp_path_factory.mktemp("out")
+    environment = {
+        **os.environ,
+        "OUT": str(out),
+        "PYTHON": sys.executable,
+        "PYTHONPATH": "tests/support/host_site",
+    }
+    script = ["bash", "bench/device_checks.sh", "--small"]
+    done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    return done, out
+
+
+class TestDeviceChecks:
+    def test_every_step_passes(self, rehearsal: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+        done, out = rehearsal
+        steps = ["device", "smoke", "tests", "bench_kernels", "bench_split"]
+        for step in steps:
+            assert f"-- {step}: exit code 0" in done.stdout, done.stdout
+        if shutil.which("compute-sanitizer") is None:
+            assert done.stdout.endswith("failed: memcheck racecheck\n"), done.stdout
+            assert done.returncode == 1
+        assert "equal to the CPU engine" in (out / "checks.log").read_text()
+
+    def test_the_results_come_back_as_json(
+        self, rehearsal: tuple[subprocess.CompletedProcess[str], Path]
+    ) -> None:
+        out = rehearsal[1]
+        kernels, split = (json.loads((out / f"gpu_{name}.json").read_text()) for name in ("kernels", "split"))
+        assert (
+            kernels["device"]
+            == split["device"]
+            == "Host executor (1 GiB, compute capability 9.0); CuPy 14.2.0"
+        )
+        assert {row["kernel"] for row in kernels["writers"][0]["kernels"]} == {
+            "inflate", "unfilter", "confusion", "all"
+        }  # fmt: skip
+        assert [row["batch"] for row in kernels["writers"][0]["inflate"]] == [4]
+        rows = {(row["contestant"], row["from"]) for row in split["split"] if "missing" not in row}
+        ours = ("gpu-eval, CUDA engine", "gpu-eval score, CUDA engine")
+        assert rows >= {(contestant, place) for contestant in ours for place in ("folder", "tar")}
+
+    def test_without_a_device_it_says_so(self, tmp_path: Path) -> None:
+        if cuda.available()[0]:
+            pytest.skip("there is a device")
+        environment = {**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable}
+        script = ["bash", "bench/device_checks.sh"]
+        done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert done.stdout.endswith("no device: nothing was checked\n")
+
+    def test_other_words_are_refused(self) -> None:
+        script = ["bash", "bench/device_checks.sh", "--smal"]
+        done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (2, "usage: bench/device_checks.sh [--small]\n")
