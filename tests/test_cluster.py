@@ -364,9 +364,11 @@ metadata.version = version
 class TestResources:
     @pytest.mark.parametrize(
         ("gpus", "needed"),
-        [([0, 0], None), ([1, 1], None), ([1, 0], {"GPU": 1}), ([], None), ([4, 0, 0], {"GPU": 1})],
+        [([0, 0], None), ([1, 1], None), ([1, 0], {"GPU": 0.5}), ([], None), ([4, 0, 0], {"GPU": 0.5})],
     )
-    def test_only_mixed_clusters_need_resources(self, gpus: list[int], needed: dict[str, int] | None) -> None:
+    def test_only_mixed_clusters_need_resources(
+        self, gpus: list[int], needed: dict[str, float] | None
+    ) -> None:
         workers = {str(i): {"nthreads": 2, "resources": {"GPU": n} if n else {}} for i, n in enumerate(gpus)}
         assert gpu_resources(SimpleNamespace(scheduler_info=lambda **_: {"workers": workers})) == needed
 

@@ -152,8 +152,7 @@ class Cluster(_Sources):
 
         inputs = (here.gts, *([] if here.preds is None else [here.preds]))
         _views(self._client, self._engine, inputs, here.run, here.fingerprint)
-        needs = cluster.gpu_resources(self._client) if self._engine == "cuda" else None
-        executor = cluster.DaskExecutor(self._client, resources=needs)
+        executor = cluster.DaskExecutor(self._client, resources=_needs(self._client, self._engine))
         try:
             yield executor
         finally:
@@ -175,7 +174,7 @@ def ask(
     *,
     patience: float = PATIENCE,
 ) -> dict[str, View | BaseException]:
-    """What each worker sees, by its address; see `look`.
+    """What each worker that is to score with `engine` sees, by its address; see `look`.
 
     Raises ClusterError if one does not answer, or if there is none after `patience` seconds.
     """
@@ -183,7 +182,17 @@ def ask(
 
     cluster.wait_for_workers(client, patience)
     there = None if output is None else _everywhere(output)
-    return cluster.ask_workers(client, look, engine, tuple(map(_everywhere, inputs)), there, fingerprint)
+    question = (engine, tuple(map(_everywhere, inputs)), there, fingerprint)
+    return cluster.ask_workers(
+        client, look, *question, workers=cluster.workers_with(client, _needs(client, engine))
+    )
+
+
+def _needs(client: Client, engine: str) -> dict[str, float] | None:
+    """What a shard for `engine` needs of a worker."""
+    from gpu_eval.scheduling import cluster
+
+    return cluster.gpu_resources(client) if engine == "cuda" else None
 
 
 def _views(client: Client, *question: Any) -> dict[str, View]:
@@ -200,6 +209,7 @@ def _views(client: Client, *question: Any) -> dict[str, View]:
         raise ClusterError(
             f"{len(problems)} problems with the workers; nothing was scored",
             found="\n  " + "\n  ".join(problems) + "\n",
-            fix="give paths or URLs that every worker sees; `gpu-eval worker-check` asks them again",
+            fix="give every worker what the engine needs, and paths or URLs that it sees; "
+            "`gpu-eval worker-check` asks them again",
         )
     return {address: view for address, view in views.items() if isinstance(view, View)}

@@ -39,6 +39,10 @@ class ClusterOptions:
         return self.local or self.workers is not None or self.gpus is not None
 
 
+# One is written while the next one is decoded: both take about as long.
+SHARDS_PER_GPU = 2
+
+
 @dataclass(frozen=True)
 class Joined:
     """A client, and what a person should know about its cluster."""
@@ -52,7 +56,8 @@ class Joined:
 def joined(options: ClusterOptions, *, threads: int | None = None) -> Iterator[Joined | None]:
     """The cluster that the options ask for, left or stopped at the end; None if they ask for none.
 
-    `threads` is how many shards a worker of a cluster that is started here scores at once.
+    `threads` is how many shards a worker of a cluster that is started here scores at once; by default one, or
+    `SHARDS_PER_GPU`.
 
     Raises
         OptionError: options that contradict each other.
@@ -78,7 +83,7 @@ def joined(options: ClusterOptions, *, threads: int | None = None) -> Iterator[J
     else:
         cluster = starting.start_local(
             workers=options.workers,
-            threads=threads or 1,
+            threads=threads or (1 if options.gpus is None else SHARDS_PER_GPU),
             gpus=None if options.gpus is None else _indices(options.gpus),
             security=security,
         )

@@ -40,16 +40,24 @@ OVERDUE = 30.0
 
 
 def ask_workers(
-    client: Client, question: Callable[..., object], *arguments: object, timeout: float = 60.0
+    client: Client,
+    question: Callable[..., object],
+    *arguments: object,
+    workers: list[str] | None = None,
+    timeout: float = 60.0,
 ) -> dict[str, Any]:
-    """What `question(*arguments)` is on each worker, by address; an exception is an answer too.
+    """What `question(*arguments)` is on each worker, or on each of `workers`, by address.
+
+    An exception is an answer too.
 
     Raises ClusterError if a worker does not answer in `timeout` seconds, or the scheduler is lost.
     """
     if client.status != "running":  # Dask would try to connect for half a minute
         raise _lost(client, f"the connection is {client.status}")
     try:
-        answers = client.run(question, *arguments, on_error="return", callback_timeout=timeout)
+        answers = client.run(
+            question, *arguments, workers=workers, on_error="return", callback_timeout=timeout
+        )
     except TimeoutError as error:
         raise ClusterError(
             "a worker does not answer",
@@ -98,13 +106,20 @@ def _other_versions(others: Mapping[str, str]) -> ClusterError:
 
 
 def gpu_resources(client: Client) -> dict[str, float] | None:
-    """What tasks for GPUs must ask for: {"GPU": 1} where some workers have GPUs and some do not, else None.
+    """What tasks for GPUs must ask for where some workers have GPUs and some do not; None elsewhere.
 
-    Only `--engine cuda` needs it: otherwise each worker's own engine counts the same integers. Where all
-    workers are alike it would only cost, since Dask does not queue tasks that ask for resources.
+    Half a GPU, since a worker of two threads writes one shard while it decodes the next. Only `--engine cuda`
+    needs it: otherwise each worker's own engine counts the same integers. Where all workers are alike it
+    would only cost, since Dask does not queue tasks that ask for resources.
     """
-    shares = [_slots(worker, {"GPU": 1}) for worker in _workers(client).values()]
-    return {"GPU": 1} if any(shares) and not all(shares) else None
+    needed = {"GPU": 0.5}
+    shares = [_slots(worker, needed) for worker in _workers(client).values()]
+    return needed if any(shares) and not all(shares) else None
+
+
+def workers_with(client: Client, resources: Mapping[str, float] | None) -> list[str]:
+    """The addresses of the workers that can score shards which need `resources`."""
+    return sorted(address for address, worker in _workers(client).items() if _slots(worker, resources))
 
 
 def _workers(client: Client) -> dict[str, dict[str, Any]]:
