@@ -101,7 +101,18 @@ def is_leftover(path: Place) -> bool:
 
 def write_table(target: Place, table: pa.Table, *, rows_per_group: int | None = None) -> None:
     """Write a Parquet file, zstd-compressed."""
-    write(target, lambda file: pq.write_table(table, file, rows_per_group, compression="zstd"))
+    repeating = [field.name for field in table.schema if not _hardly_repeats(field)]
+    write(
+        target,
+        lambda file: pq.write_table(
+            table, file, rows_per_group, compression="zstd", use_dictionary=repeating
+        ),
+    )
+
+
+def _hardly_repeats(field: pa.Field) -> bool:
+    """Ratios and counts of pixels: a dictionary of their values is slower to write and larger than they are."""
+    return pa.types.is_floating(field.type) or (field.metadata or {}).get(b"unit") == b"pixels"
 
 
 def read_table(path: Place, columns: Sequence[str] | None = None) -> pa.Table:

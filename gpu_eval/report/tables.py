@@ -96,8 +96,11 @@ def _images(
 
 
 def _cells(ids: npt.NDArray[np.int64], stack: Confusion) -> pa.Table:
-    image, gt, pred = np.nonzero(stack)
-    columns = [ids[image], gt.astype(np.int16), pred.astype(np.int16), stack[image, gt, pred]]
+    flat, size = stack.reshape(-1), stack.shape[-1]
+    at = np.flatnonzero(flat)
+    row, pred = np.divmod(at, size)
+    image, gt = np.divmod(row, size)
+    columns = [ids[image], gt.astype(np.int16), pred.astype(np.int16), flat[at]]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema.CELLS)
 
 
