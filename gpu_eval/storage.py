@@ -111,7 +111,7 @@ def write_table(target: Place, table: pa.Table, *, rows_per_group: int | None = 
 
 
 def _hardly_repeats(field: pa.Field) -> bool:
-    """Ratios and counts of pixels: a dictionary of their values is slower to write and larger than they are."""
+    """Ratios and counts of pixels: a dictionary of their values is slower to write, and larger."""
     return pa.types.is_floating(field.type) or (field.metadata or {}).get(b"unit") == b"pixels"
 
 
