@@ -22,18 +22,21 @@ import numpy as np
 from bench import machine
 from bench.output import write_json
 from gpu_eval.labels import load_labels
-from gpu_eval.metrics import bootstrap
+from gpu_eval.labels.instances import load_instances
+from gpu_eval.metrics import bootstrap, precision_bootstrap
+from gpu_eval.metrics.instances import InstanceTable, outcomes
 from gpu_eval.report import compare, html, leaderboard, tables
 from gpu_eval.report import folder as run_folder
 from gpu_eval.report import run as report
 from gpu_eval.report.run import open_run
-from gpu_eval.report.schema import FORMAT_VERSION
+from gpu_eval.report.schema import FORMAT_VERSION, SEMANTIC
 from gpu_eval.report.tables import ImageRow
 from gpu_eval.scheduling import shards as sharding
 
 SHARD = 512
 PER_DRIVE = 12
 CELLS = 60
+PREDICTIONS = 10
 BOOTSTRAP_GOAL_S = 2.0
 GOAL_IMAGES = 4038
 
@@ -96,6 +99,13 @@ def _bootstrap_drives(runs: list[Path]) -> Callable[[], object]:
     return lambda: counted.resampled(bootstrap.RESAMPLES, 0)
 
 
+def _bootstrap_precision(runs: list[Path]) -> Callable[[], object]:
+    images = int(open_run(runs[0]).facts["images"])
+    judged = outcomes(_instances(images), load_instances("idd"), "autonue")
+    units = bootstrap.units([""] * images)
+    return lambda: precision_bootstrap.resample(judged, units)
+
+
 def _read(runs: list[Path]) -> Callable[[], object]:
     return lambda: open_run(runs[0]).image_counts()
 
@@ -116,6 +126,7 @@ def _html(runs: list[Path]) -> Callable[[], object]:
 STAGES: dict[str, Callable[[list[Path]], Callable[[], object]]] = {
     "bootstrap over images, resampling and scores": _bootstrap_images,
     "bootstrap over drives, resampling": _bootstrap_drives,
+    f"bootstrap of AP, {PREDICTIONS} predictions an image": _bootstrap_precision,
     "reading the parts back": _read,
     "compare of two runs, reading included": _compare,
     "leaderboard of two runs, reading included": _leaderboard,
@@ -145,12 +156,37 @@ def _timed(
     return times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def _instances(images: int) -> InstanceTable:
+    """`PREDICTIONS` per image, seven of ten on a gt instance, and three gt instances for four of them."""
+    rng = np.random.default_rng(0)
+    preds, gts = PREDICTIONS * images, PREDICTIONS * images * 3 // 4
+    gt_image = np.sort(rng.integers(0, images, gts))
+    gt_class = rng.choice(load_instances("idd").ids, gts)
+    gt_pixels = rng.integers(100, 5000, gts)
+    aimed_at = np.sort(rng.integers(0, gts, preds))
+    on_gt = np.flatnonzero(rng.random(preds) < 0.7)
+    share = rng.beta(6, 2, preds)
+    return InstanceTable(
+        pred_image=gt_image[aimed_at],
+        pred_class=gt_class[aimed_at],
+        confidence=rng.random(preds),
+        pred_pixels=gt_pixels[aimed_at],
+        gt_image=gt_image,
+        gt_value=gt_class * 1000 + np.arange(gts) % 900,
+        gt_pixels=gt_pixels,
+        overlap_pred=on_gt,
+        overlap_gt=aimed_at[on_gt],
+        overlap_pixels=np.maximum(1, gt_pixels[aimed_at] * share)[on_gt].astype(np.int64),
+    )
+
+
 def _write(folder: Path, images: int, which: int) -> None:
     """A run of `images` images; the ground truth is the same for every `which`."""
     space = load_labels("idd")
     n = space.n_classes
     facts: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
+        "kind": SEMANTIC,
         "complete": False,
         "fingerprint": "bench",
         "decides": {

@@ -43,6 +43,8 @@ from gpu_eval.version import __version__
 if TYPE_CHECKING:
     from distributed import Client
 
+AnyRun = Run | InstanceRun
+
 __all__ = [
     "ConfusionMeter",
     "Progress",
@@ -233,7 +235,7 @@ def score_instances(
     return InstanceRun(folder)
 
 
-def open_run(location: str | os.PathLike[str]) -> Run | InstanceRun:
+def open_run(location: str | os.PathLike[str]) -> AnyRun:
     """Open a run of either kind, in a folder or at an fsspec URL.
 
     Raises
@@ -246,25 +248,28 @@ def open_run(location: str | os.PathLike[str]) -> Run | InstanceRun:
 
 
 def compare(
-    run_a: Run | str | os.PathLike[str],
-    run_b: Run | str | os.PathLike[str],
+    run_a: AnyRun | str | os.PathLike[str],
+    run_b: AnyRun | str | os.PathLike[str],
     *,
     common: bool = False,
     resamples: int = RESAMPLES,
 ) -> Comparison:
     """The second run against the first, B - A, with paired bootstrap intervals and p-values.
 
-    Runs may be given as their folders. `common` compares the images both have where the sets differ.
+    Both are semantic runs (mIoU and IoU), or both are of instances (AP and AP50). They may be given as their
+    folders. `common` compares the images both have where the sets differ.
 
     Raises
-        IncomparableRuns: ground truth, label space, protocols, resolution or images differ; it says which.
+        OptionError: one run of each kind.
+        IncomparableRuns: ground truth, label space, protocols, resolution, area or images differ; it says
+            which.
         CorruptRun, IncompleteRun: a run cannot be used.
     """
     return comparing.compare(_opened(run_a), _opened(run_b), common=common, resamples=resamples)
 
 
 def leaderboard(
-    runs: Iterable[Run | str | os.PathLike[str]],
+    runs: Iterable[AnyRun | str | os.PathLike[str]],
     *,
     published: bool = False,
     sort: str | None = None,
@@ -272,24 +277,22 @@ def leaderboard(
 ) -> pa.Table:
     """Runs of one split in order of their score, with ranks, tiers, intervals and provenance.
 
-    Runs may be given as their folders. `published` adds the rows of the benchmark's own boards; `sort` is
-    L3, L2, L1, AP or AP50. Columns: `report.schema.board`.
+    All are semantic runs, or all are of instances. They may be given as their folders. `published` adds the
+    rows of the benchmark's own boards; `sort` is L3, L2, L1, AP or AP50 (default: the finest level, or AP).
+    Columns: `report.schema.board`.
 
     Raises
-        IncomparableRuns: ground truth, label space, protocols, resolution or splits differ.
+        IncomparableRuns: ground truth, label space, protocols, resolution, area or splits differ.
         CorruptRun, IncompleteRun: a run cannot be used.
-        OptionError: no runs, one twice, or an unknown sort or protocol.
+        OptionError: no runs, one twice, runs of both kinds, or an unknown sort or protocol.
     """
     return ranking.leaderboard(
         [_opened(run) for run in runs], published=published, sort=sort, protocol=protocol
     )
 
 
-def _opened(run: Run | str | os.PathLike[str]) -> Run:
-    """Raises WrongKind for a run of instances, opened or not."""
-    if isinstance(run, Run):
-        return run
-    return Run(run.folder) if isinstance(run, InstanceRun) else open_semantic(run)
+def _opened(run: AnyRun | str | os.PathLike[str]) -> AnyRun:
+    return run if isinstance(run, Run | InstanceRun) else open_run(run)
 
 
 def check_html() -> None:
@@ -313,6 +316,7 @@ def write_html(
     from, if that is still there. `labels` is needed for pictures of a run with a label CSV of the user.
 
     Raises
+        WrongKind: a run of instances.
         OptionError: the plotting libraries are not installed.
         InputError: `gts` or `preds` are given and cannot be read.
         ReportError: the page cannot be written.
@@ -321,7 +325,8 @@ def write_html(
     from gpu_eval.report import html
 
     check_html()  # before the pictures, which take longer
-    run = _opened(run)
+    if not isinstance(run, Run):  # of instances: WrongKind, opened or not
+        run = Run(run.folder) if isinstance(run, InstanceRun) else open_semantic(run)
     pictures = thumbnails.of_worst(
         run, None if gts is None else os.fspath(gts), None if preds is None else os.fspath(preds), labels
     )

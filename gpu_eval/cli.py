@@ -244,7 +244,7 @@ def report(run: str, images: tuple[str, str] | None, labels: str | None, out: Pa
 @click.argument("others", metavar="RUN_B...", nargs=-1, required=True)
 @click.option("--common", is_flag=True, help="Where the image sets differ, compare the images both have.")
 @click.option("--level", type=int, help="Classes and images of this level; default: the finest.")
-@click.option("--protocol", metavar="NAME", help="idd or autonue; default: idd.")
+@click.option("--protocol", metavar="NAME", help="One of the runs'; default: idd, of instances autonue.")
 @click.option(
     "--bootstrap", type=click.IntRange(0), default=2000, show_default=True, metavar="N", help="Resamples."
 )
@@ -252,7 +252,7 @@ def report(run: str, images: tuple[str, str] | None, labels: str | None, out: Pa
     "--fail-if-worse",
     type=click.FloatRange(min=0),
     metavar="X",
-    help="Exit with 3 if the mIoU (finest level) of a later run is more than X below the first run's.",
+    help="Exit with 3 if the mIoU (finest level) or AP of a later run is more than X below the first run's.",
 )
 @output_options
 @click.pass_context
@@ -262,8 +262,8 @@ def compare(
 ) -> None:  # fmt: skip
     """Compare later runs with the first one: differences, whether they are noise, and where they are.
 
-    Differences are B - A with paired bootstrap intervals and p-values. Runs of different ground truth,
-    labels or resolution are refused.
+    All are runs of `score`, or all of `instances`. Differences are B - A with paired bootstrap intervals and
+    p-values. Runs of different ground truth, labels, resolution or area are refused.
     """
     from gpu_eval import api, terminal
 
@@ -271,11 +271,14 @@ def compare(
     terminal.show_comparisons(results, output, level=level, protocol=protocol)
     if fail_if_worse is None:
         return
-    # A run without an mIoU (NaN) is no better either: a gate must not let it through.
+    # A run without a score (NaN) is no better either: a gate must not let it through.
     worse = [result for result in results if not -result.difference(protocol=protocol) <= fail_if_worse]
     for result in worse:
         change = result.difference(protocol=protocol)
-        terminal.say(f"WORSE: {result.run_b} is {change:+.4f} mIoU against {run_a}, allowed -{fail_if_worse}")
+        score = "AP" if result.kind == "instance" else "mIoU"
+        terminal.say(
+            f"WORSE: {result.run_b} is {change:+.4f} {score} against {run_a}, allowed -{fail_if_worse}"
+        )
     if worse:
         ctx.exit(WORSE)
 
@@ -284,14 +287,14 @@ def compare(
 @click.argument("runs", nargs=-1, required=True)
 @click.option("--published", is_flag=True, help="Add the rows of the benchmark's own boards (IDD).")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for Parquet, CSV, Markdown, HTML.")
-@click.option("--sort", metavar="COLUMN", help="L3, L2, L1, AP or AP50; default: the finest level.")
-@click.option("--protocol", metavar="NAME", help="idd or autonue; default: idd.")
+@click.option("--sort", metavar="COLUMN", help="L3, L2, L1, AP or AP50; default: the finest level, or AP.")
+@click.option("--protocol", metavar="NAME", help="One of the runs'; default: idd, of instances autonue.")
 @output_options
 def leaderboard(
     runs: tuple[str, ...], published: bool, out: Path | None, sort: str | None, protocol: str | None,
     output: str,
 ) -> None:  # fmt: skip
-    """Rank runs of one split by mIoU, with intervals, tiers and provenance.
+    """Rank runs of one split by mIoU, or by AP if all are of instances, with intervals, tiers and provenance.
 
     Runs that the paired bootstrap cannot tell from a tier's best run share its tier. Runs with images
     missing are listed without a rank.

@@ -36,7 +36,7 @@ class TestNumbers:
     def test_run_with_itself_differs_by_exactly_0_and_never_significantly(self, tmp_path: Path) -> None:
         run = write_run(tmp_path / "run", random_matrices(40))
         result = gpu_eval.compare(run, run)
-        for row in [*result.levels.to_pylist(), *result.classes.to_pylist()]:
+        for row in [*result.scores.to_pylist(), *result.classes.to_pylist()]:
             assert (row["difference"], row["low"], row["high"], row["p"]) == (0.0, 0.0, 0.0, 1.0)
         assert set(result.images["difference"].to_pylist()) == {0.0}
 
@@ -56,7 +56,7 @@ class TestNumbers:
             for side in sides
         )
         differences = [two[0] - one[0] for one, two in zip(a, b, strict=True)]
-        row = result.levels.to_pylist()[0]
+        row = result.scores.to_pylist()[0]
         assert row["difference"] == runs[1].miou() - runs[0].miou() == result.difference()
         np.testing.assert_allclose(
             (row["low"], row["high"]), reference.interval(differences, 0.95), atol=1e-12
@@ -79,7 +79,7 @@ class TestNumbers:
     def test_pairing_sees_what_two_separate_intervals_do_not(self, pair: tuple[Run, Run]) -> None:
         low, high = (run.levels.to_pylist()[0] for run in pair)
         assert low["miou_high"] > high["miou_low"]
-        row = gpu_eval.compare(*pair).levels.to_pylist()[0]
+        row = gpu_eval.compare(*pair).scores.to_pylist()[0]
         assert row["low"] > 0
         assert row["p"] < 0.01
 
@@ -99,7 +99,7 @@ class TestNumbers:
                 write_run(tmp_path / f"{trial}{name}", side, resamples=0)
                 for name, side in zip("ab", sides, strict=True)
             ]
-            small += gpu_eval.compare(*runs, resamples=300).levels.to_pylist()[0]["p"] < 0.05
+            small += gpu_eval.compare(*runs, resamples=300).scores.to_pylist()[0]["p"] < 0.05
         assert small <= 6  # 40 x 5 % = 2; more than 6 has a chance of 0.3 %
 
     def test_images_that_moved_most_come_first(self, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ class TestNumbers:
         runs = [write_run(tmp_path / str(i), random_matrices(1, better=0.3 * i)) for i in range(2)]
         result = gpu_eval.compare(*runs)
         assert result.difference() > 0
-        assert np.isnan(result.levels.to_pylist()[0]["low"])
+        assert np.isnan(result.scores.to_pylist()[0]["low"])
         assert result.resamples == 0
         assert command("compare", runs[0].folder, runs[1].folder).exit_code == 0
 
@@ -174,7 +174,7 @@ class TestRefused:
         kept = [key for key in keys if key not in keys[5:7]]
         sides = [{key: random_matrices(40, better=better)[key] for key in kept} for better in (0.0, 0.1)]
         alone = [write_run(tmp_path / f"d{i}", side) for i, side in enumerate(sides)]
-        assert gpu_eval.compare(*alone).levels.equals(result.levels)
+        assert gpu_eval.compare(*alone).scores.equals(result.scores)
 
     def test_nothing_in_common_is_refused_even_with_common(
         self, pair: tuple[Run, Run], tmp_path: Path
@@ -221,7 +221,7 @@ class TestCommand:
         told = json.loads(command("compare", *folders, "--format", "json").stdout)
         rows = list(csv.DictReader(io.StringIO(command("compare", *folders, "--format", "csv").stdout)))
         assert (
-            told["levels"][0]["difference"]
+            told["scores"][0]["difference"]
             == float(rows[0]["difference"])
             == gpu_eval.compare(*pair).difference()
         )

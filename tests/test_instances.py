@@ -26,11 +26,12 @@ from gpu_eval.metrics.instances import (
     InstanceTable,
     Outcomes,
     concatenate,
-    image_table,
     outcomes,
+    take,
 )
 from tests.reference import instances as reference
 from tests.reference.instances import Image, Prediction, read_drive
+from tests.support.instance_runs import table_of
 from tests.support.shared import SHARED, needs_shared, shared_json
 
 IDD = load_instances("idd")
@@ -47,20 +48,6 @@ def close(got: Any, expected: Any) -> None:
 def floats(values: Any) -> npt.NDArray[np.float64]:
     """None, JSON's null, is NaN."""
     return np.array(values, dtype=object).astype(np.float64)
-
-
-def table_of(images: Sequence[Image], first: int = 0) -> InstanceTable:
-    """Joint counts by plain NumPy; images are numbered from `first`."""
-    tables = []
-    for number, image in enumerate(images, first):
-        values, pixels = np.unique(image.gt, return_counts=True)
-        overlaps = np.zeros((len(image.predictions), values.size), np.int64)
-        for row, pred in zip(overlaps, image.predictions, strict=True):
-            row[:] = [np.count_nonzero(image.gt[pred.mask] == value) for value in values]
-        labels = [pred.label for pred in image.predictions]
-        confidences = [pred.confidence for pred in image.predictions]
-        tables.append(image_table(number, labels, confidences, values, pixels, overlaps))
-    return concatenate(tables)
 
 
 def score(table: InstanceTable, protocol: str, **options: Any) -> AveragePrecision:
@@ -456,6 +443,14 @@ class TestProperties:
             for name in ("tp", "fp", "fn", "gt_count", "pred_count"):
                 counts = [getattr(average_precision(part), name) for part in parts]
                 assert np.array_equal(sum(counts), getattr(average_precision(whole), name)), name
+
+    def test_some_of_the_images_are_judged_as_if_they_were_all(self, protocol: str) -> None:
+        empty = [SPLIT[0], SPLIT[1]._replace(predictions=[]), *SPLIT[2:]]
+        for chosen in ([1, 2, 6], [7, 0, 3, 1], [], [*range(9)]):
+            some = take(table_of(empty), np.array(chosen, np.int64))
+            same_scores(score(some, protocol), score(table_of([empty[i] for i in chosen]), protocol))
+            sizes = np.bincount(some.pred_image, minlength=len(chosen)).tolist()
+            assert sizes == [len(empty[i].predictions) for i in chosen]
 
     def test_ap_knows_only_the_order_of_confidences(self, protocol: str) -> None:
         table = table_of(SPLIT)

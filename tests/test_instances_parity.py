@@ -15,7 +15,8 @@ from gpu_eval.labels.instances import load_instances
 from gpu_eval.metrics.average_precision import AveragePrecision, average_precision
 from gpu_eval.metrics.instances import THRESHOLDS, outcomes
 from tests.reference.instances import BACKGROUND, EVALUATED, Image, Prediction, random_split
-from tests.test_instances import close, floats, table_of
+from tests.support.instance_runs import table_of
+from tests.test_instances import close, floats
 
 IDD = load_instances("idd")
 SCRIPT = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"

@@ -95,12 +95,12 @@ class AveragePrecision:
     @property
     def mean_ap(self) -> float:
         """The mean of `class_ap` over the classes that have one; NaN if none has."""
-        return _mean_of_defined(self.class_ap)
+        return float(cm.mean_of_defined(self.class_ap))
 
     @property
     def mean_ap50(self) -> float:
         """The mean of `class_ap50` over the classes that have one; NaN if none has."""
-        return _mean_of_defined(self.class_ap50)
+        return float(cm.mean_of_defined(self.class_ap50))
 
     @property
     def classes_in_mean(self) -> int:
@@ -164,8 +164,3 @@ def _curves(outcomes: Outcomes, class_index: int, gt_count: int) -> tuple[Curve,
 
 def _per_class(index: Counts, classes: int) -> Counts:
     return np.bincount(index, minlength=classes).astype(np.int64)
-
-
-def _mean_of_defined(values: Ratios) -> float:
-    defined = values[~np.isnan(values)]
-    return float(cm.ratio(defined.sum(), defined.size))

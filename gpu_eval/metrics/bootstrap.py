@@ -12,7 +12,7 @@ together, which is what makes their differences paired.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,10 +73,12 @@ class Columns:
 
         `cell` is gt * (n + 1) + pred, `image` 0..images-1, `pixels` how many; shape (cells,) each.
         """
-        used, position = np.unique(cell, return_inverse=True)
+        used = np.flatnonzero(np.bincount(cell, minlength=self._size**2))
         self._learn(used[~self._known[used]])
+        position = np.zeros(self._size**2, np.int64)
+        position[used] = np.arange(used.size)
         dense = np.zeros((images, used.size), np.float64)
-        dense[image, position] = pixels
+        dense[image, position[cell]] = pixels
         return np.asarray((dense @ self._share[used]).astype(np.int64))
 
     def _learn(self, cells: npt.NDArray[np.int64]) -> None:
@@ -90,13 +92,17 @@ class Columns:
                 self._share[some, union_at] = tp + fp + fn
             self._known[some] = True
 
-    def scores(self, sums: Counts) -> dict[tuple[str, int], tuple[Ratios, Ratios]]:
-        """Per protocol and level the mIoU (...) and the IoU (..., n) of sums (..., width).
+    def scores(
+        self, sums: Counts, protocols: Sequence[str] | None = None
+    ) -> dict[tuple[str, int], tuple[Ratios, Ratios]]:
+        """Per protocol (default: all) and level the mIoU (...) and the IoU (..., n) of sums (..., width).
 
         NaN stands where `semantic` has it.
         """
         result = {}
         for (protocol, level), (tp_at, union_at) in self._place.items():
+            if protocols is not None and protocol not in protocols:
+                continue
             iou = cm.ratio(sums[..., tp_at], sums[..., union_at])
             result[protocol, level] = semantic.mean_iou(iou, protocol), iou
         return result
@@ -137,20 +143,32 @@ def resample(sums: Counts, resamples: int = RESAMPLES, seed: int = SEED) -> Coun
     if count and count * int(sums.max(initial=0)) >= _EXACT:
         raise OptionError("too many pixels for exact intervals", fix="score without them: --bootstrap 0")
     result = np.zeros((resamples, width), np.int64)
-    if not count or not resamples:
-        return result
-    rng = np.random.default_rng(seed)
-    slab = min(resamples, max(1, _SLAB_BYTES // (8 * count)))
-    weights = np.empty((slab, count))
-    for first in range(0, resamples, slab):
-        some = weights[: resamples - first]
-        for row in some:
-            row[:] = np.bincount(rng.integers(0, count, count), minlength=count)
+    for first, some in weights(count, resamples, seed):
         total = np.zeros((len(some), width))
         for at in range(0, count, _CHUNK):
             total += some[:, at : at + _CHUNK] @ sums[at : at + _CHUNK].astype(np.float64)
-        result[first : first + slab] = total.astype(np.int64)
+        result[first : first + len(some)] = total.astype(np.int64)
     return result
+
+
+def weights(
+    count: int, resamples: int = RESAMPLES, seed: int = SEED, at_once: int = RESAMPLES
+) -> Iterator[tuple[int, Ratios]]:
+    """How often each of `count` units is drawn in each resample, at most `at_once` resamples at a time.
+
+    Yields the number of the first resample and the weights, integers in float64 (resamples, count), which are
+    overwritten by the next. They follow from the seed and the number of units alone.
+    """
+    if not count or not resamples:
+        return
+    rng = np.random.default_rng(seed)
+    slab = min(resamples, at_once, max(1, _SLAB_BYTES // (8 * count)))
+    held = np.empty((slab, count))
+    for first in range(0, resamples, slab):
+        some = held[: resamples - first]
+        for row in some:
+            row[:] = np.bincount(rng.integers(0, count, count), minlength=count)
+        yield first, some
 
 
 def interval(samples: Ratios, confidence: float = CONFIDENCE) -> tuple[Ratios, Ratios]:

@@ -69,3 +69,9 @@ def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Ratios:
     result = np.full(part.shape, np.nan)
     np.divide(part, whole, out=result, where=whole != 0)
     return result
+
+
+def mean_of_defined(values: Ratios) -> Ratios:
+    """The mean over the last axis without NaN, float64; NaN where nothing is left."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))

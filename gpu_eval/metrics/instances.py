@@ -145,6 +145,31 @@ def concatenate(tables: Sequence[InstanceTable]) -> InstanceTable:
     )
 
 
+def take(table: InstanceTable, images: Counts) -> InstanceTable:
+    """The rows of some images, which are numbered anew by their place in `images`, int64 (n,).
+
+    The order of rows stays. `images` names none twice; some may have no row.
+    """
+    numbers = np.concatenate([images, table.pred_image, table.gt_image])
+    place = np.full(numbers.max(initial=-1) + 1, -1, np.int64)
+    place[images] = np.arange(images.size)
+    pred, gt = (np.flatnonzero(place[column] >= 0) for column in (table.pred_image, table.gt_image))
+    new_pred, new_gt = (np.cumsum(place[column] >= 0) - 1 for column in (table.pred_image, table.gt_image))
+    overlap = np.flatnonzero(place[table.pred_image[table.overlap_pred]] >= 0)
+    return InstanceTable(
+        pred_image=place[table.pred_image[pred]],
+        pred_class=table.pred_class[pred],
+        confidence=table.confidence[pred],
+        pred_pixels=table.pred_pixels[pred],
+        gt_image=place[table.gt_image[gt]],
+        gt_value=table.gt_value[gt],
+        gt_pixels=table.gt_pixels[gt],
+        overlap_pred=new_pred[table.overlap_pred[overlap]],
+        overlap_gt=new_gt[table.overlap_gt[overlap]],
+        overlap_pixels=table.overlap_pixels[overlap],
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Outcomes:
     """What became of each row of `table` at each of T thresholds.
@@ -282,6 +307,12 @@ def check_area(area: tuple[float, float]) -> None:
         )
 
 
+def gt_classes(table: InstanceTable, space: InstanceSpace) -> Counts:
+    """The class of each gt row as an index into `space.ids`, (G,); -1 where it is not evaluated."""
+    value = table.gt_value
+    return _index_in(space.ids, np.where(value < _FIRST_INSTANCE, value, value // _FIRST_INSTANCE))
+
+
 def _index_in(ids: Sequence[int], values: Counts) -> Counts:
     """Where each value stands in `ids`, -1 where it does not."""
     table = np.array(ids, np.int64)
@@ -296,7 +327,7 @@ def _kinds(
     """Per gt row its outcome as if nothing were predicted, and the index of its class or -1."""
     value = table.gt_value
     group = value < _FIRST_INSTANCE
-    gt_class = _index_in(space.ids, np.where(group, value, value // _FIRST_INSTANCE))
+    gt_class = gt_classes(table, space)
     kind = np.full(value.size, _GT_FN, np.uint8)
     kind[_outside(table, area)] = _GT_SIZE
     kind[group] = _GT_GROUP

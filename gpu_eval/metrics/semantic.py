@@ -92,8 +92,7 @@ def mean_iou(iou: Ratios, protocol: str) -> Ratios:
     _check(protocol)
     if protocol == "autonue":
         return np.asarray(iou.mean(axis=-1))
-    defined = ~np.isnan(iou)
-    return cm.ratio(np.where(defined, iou, 0.0).sum(axis=-1), defined.sum(axis=-1))
+    return cm.mean_of_defined(iou)
 
 
 def score(confusion: Counts, labels: LabelSpace, protocol: str) -> tuple[LevelScore, ...]:

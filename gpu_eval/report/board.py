@@ -60,7 +60,7 @@ def lay_out(board: pa.Table, *, short: bool = False) -> tuple[tuple[str, ...], l
     ]
     columns += [(f"mIoU L{name.removeprefix('miou_level')}", _score(name)) for name in levels]
     for title, name in (("AP", "ap"), ("AP50", "ap50")):
-        if any(row[name] is not None for row in rows):
+        if f"{name}_low" in board.column_names or any(row[name] is not None for row in rows):
             columns.append((title, _score(name)))
     columns += [("images", _images), ("provenance", _provenance), ("fingerprints", _fingerprints)]
     laid = [Row(_kind(row), tuple(cell(row) for _, cell in columns)) for row in rows]

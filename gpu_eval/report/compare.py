@@ -13,25 +13,30 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gpu_eval.errors import IncomparableRuns, OptionError
+from gpu_eval.errors import OptionError
 from gpu_eval.metrics import bootstrap
 from gpu_eval.report import schema
-from gpu_eval.report.counts import ImageCounts
-from gpu_eval.report.run import Run
-
-# Image names in an error message.
-_EXAMPLES = 3
+from gpu_eval.report.comparable import (
+    ComparableRun,
+    check_same_gt,
+    check_same_kind,
+    check_same_rules,
+    in_common,
+)
+from gpu_eval.report.counts import Counted
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """The second run against the first; every difference is B - A.
 
-    `levels`, `classes` and `images` are pyarrow tables (`schema.COMPARED_*`); `images` has every compared
-    image at every level, those that moved most first. `image_count` images were compared, `left_out` are in
-    one run only (`common`). `resamples` is 0 where there were fewer than two units.
+    `kind` is "semantic" or "instance". `scores`, `classes` and `images` are pyarrow tables
+    (`schema.COMPARED`); `images` has every compared image at every level, or under every protocol, those that
+    moved most first. `image_count` images were compared, `left_out` are in one run only (`common`).
+    `resamples` is 0 where there were fewer than two units.
     """
 
+    kind: str
     run_a: str
     run_b: str
     image_count: int
@@ -41,34 +46,43 @@ class Comparison:
     resamples: int
     confidence: float
     seed: int
-    levels: pa.Table
+    scores: pa.Table
     classes: pa.Table
     images: pa.Table
 
     def __repr__(self) -> str:
-        row = self.levels.to_pylist()[0]
+        row = self.scores.to_pylist()[0]
+        what = f"level {row['level']}" if self.kind == schema.SEMANTIC else row["measure"].upper()
         return (
-            f"<Comparison of {self.run_b} with {self.run_a}: level {row['level']} {row['protocol']} "
+            f"<Comparison of {self.run_b} with {self.run_a}: {what} {row['protocol']} "
             f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p']:.3g}, "
             f"{self.image_count} images>"
         )
 
-    def difference(self, level: int | None = None, protocol: str | None = None) -> float:
-        """mIoU of the second run less that of the first; default: finest level, first protocol.
+    def difference(
+        self, level: int | None = None, protocol: str | None = None, *, measure: str | None = None
+    ) -> float:
+        """The score of the second run less that of the first; default: the main score, first protocol.
 
-        NaN where a run has none. Raises OptionError for a level or protocol the runs do not have.
+        That is the mIoU of a `level` (default: the finest) or, of instances, the `measure` "ap" or "ap50".
+        NaN where a run has none. Raises OptionError for a level, measure or protocol the runs do not have.
         """
-        rows = self.levels.to_pylist()
-        level, protocol = level or rows[0]["level"], protocol or rows[0]["protocol"]
+        rows = self.scores.to_pylist()
+        what = self.scores.column_names[1]
+        wanted = {"level": level, "measure": measure}
+        scored, protocol = wanted.pop(what) or rows[0][what], protocol or rows[0]["protocol"]
         for row in rows:
-            if (row["level"], row["protocol"]) == (level, protocol):
+            if (row[what], row["protocol"]) == (scored, protocol) and not any(wanted.values()):
                 return float(row["difference"])
-        raise OptionError("the runs have no such level and protocol", found=f"level {level}, {protocol}")
+        found = ", ".join(f"{name} {value}" for name, value in wanted.items() if value)
+        raise OptionError(
+            f"the runs have no such {what} and protocol", found=found or f"{what} {scored}, {protocol}"
+        )
 
 
 def compare(
-    run_a: Run,
-    run_b: Run,
+    run_a: ComparableRun,
+    run_b: ComparableRun,
     *,
     common: bool = False,
     resamples: int = bootstrap.RESAMPLES,
@@ -78,47 +92,35 @@ def compare(
     """Compare the second run with the first, on the images both have scored.
 
     Raises
-        IncomparableRuns: labels, protocols, resolution or ground truth differ; the images differ and
+        OptionError: one run is of label maps, the other of instances.
+        IncomparableRuns: labels, protocols, resolution, area or ground truth differ; the images differ and
             `common` does not allow it; no image is common.
         CorruptRun: a run cannot be read.
     """
+    check_same_kind([run_a, run_b])
     check_same_rules(run_a, run_b)
     a, b = run_a.image_counts(), run_b.image_counts()
     names = (str(run_a.folder), str(run_b.folder))
-    at_a, at_b = _common(a, b, names, common)
+    at_a, at_b = in_common(a, b, names, common)
     left_out = len(a.keys) + len(b.keys) - 2 * at_a.size
     a, b = a.take(at_a), b.take(at_b)
     check_same_gt(a, b, names)
     (samples_a, units), (samples_b, _) = (side.resampled(resamples, seed) for side in (a, b))
     scores_a, scores_b = a.scores(), b.scores()
-    levels: list[dict[str, Any]] = []
-    classes: list[dict[str, Any]] = []
-    for protocol in run_a.labels.protocols:
-        for level in run_a.labels.levels:
-            key = protocol, level.number
-            place = {"protocol": protocol, "level": level.number}
-            miou, iou = (
-                _differences(
-                    scores_a[key][i], scores_b[key][i], samples_a[key][i], samples_b[key][i], confidence
-                )
-                for i in (0, 1)
-            )
-            levels += [
-                {**place, "miou_a": float(scores_a[key][0]), "miou_b": float(scores_b[key][0]), **row}
-                for row in miou
-            ]
-            classes += [
-                {
-                    **place,
-                    "class_id": i,
-                    "class_name": name,
-                    "iou_a": float(scores_a[key][1][i]),
-                    "iou_b": float(scores_b[key][1][i]),
-                    **iou[i],
-                }
-                for i, name in enumerate(level.names)
-            ]
+    tables = schema.COMPARED[run_a.kind]
+    scores: list[tuple[Any, ...]] = []
+    classes: list[tuple[Any, ...]] = []
+    for key in scores_a:
+        mean, per_class = (
+            _differences(scores_a[key][i], scores_b[key][i], samples_a[key][i], samples_b[key][i], confidence)
+            for i in (0, 1)
+        )
+        scores += [(*key, *row) for row in mean]
+        classes += [
+            (*key, *named, *row) for named, row in zip(run_a.classes_of(key[1]), per_class, strict=True)
+        ]
     return Comparison(
+        run_a.kind,
         *names,
         image_count=len(a.keys),
         left_out=left_out,
@@ -127,85 +129,14 @@ def compare(
         resamples=resamples if units.count > 1 else 0,
         confidence=confidence,
         seed=seed,
-        levels=pa.Table.from_pylist(levels, schema=schema.COMPARED_LEVELS),
-        classes=pa.Table.from_pylist(classes, schema=schema.COMPARED_CLASSES),
-        images=_images(run_a, run_b, a.keys),
+        scores=_table(scores, tables.scores),
+        classes=_table(classes, tables.classes),
+        images=_images(a, b, tables.images),
     )
 
 
-def check_same_rules(run_a: Run, run_b: Run) -> None:
-    """Raises IncomparableRuns where labels, protocols or resolution differ, and says which."""
-    described = [run.facts["labels"] for run in (run_a, run_b)]
-    rules = [
-        ("label spaces", [(d["name"], d["levels"]) for d in described], [d["name"] for d in described]),
-        ("protocols", [d["protocols"] for d in described], [", ".join(d["protocols"]) for d in described]),
-        ("resolutions", *[[_resolution(run) for run in (run_a, run_b)]] * 2),
-    ]
-    for what, (one, other), (shown, shown_other) in rules:
-        if one != other:
-            raise IncomparableRuns(
-                f"the runs have different {what}",
-                file=str(run_b.folder),
-                found=shown_other if shown_other != shown else f"another table named {shown}",
-                expected=f"{shown}, as {run_a.folder}",
-                fix="score both with the same options",
-            )
-
-
-def _resolution(run: Run) -> str:
-    """The (height, width) all maps were scored at, as people write it."""
-    size = run.facts["decides"]["resolution"]
-    return str(size) if isinstance(size, str) else f"{size[1]}x{size[0]}"
-
-
-def check_same_gt(a: ImageCounts, b: ImageCounts, names: tuple[str, str]) -> None:
-    """Raises IncomparableRuns unless each image has the same pixels of each gt class in both.
-
-    `a` and `b` hold the same images in the same order. What counts is the content, so a copy of the ground
-    truth with other dates or another compression is the same.
-    """
-    other = np.flatnonzero((a.gt != b.gt).any(axis=1))
-    if other.size:
-        raise IncomparableRuns(
-            "the runs were scored against different ground truth",
-            file=names[1],
-            found=f"{other.size} of {len(a.keys)} images differ from {names[0]}: "
-            + _some([a.keys[i] for i in other]),
-            fix="score both against the same ground truth",
-        )
-
-
-def _common(
-    a: ImageCounts, b: ImageCounts, names: tuple[str, str], allowed: bool
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where the images of both stand in each, in the order of the first."""
-    place = {key: i for i, key in enumerate(b.keys)}
-    both = [(i, place[key]) for i, key in enumerate(a.keys) if key in place]
-    if len(both) == len(a.keys) == len(b.keys) or (both and allowed):
-        index = np.array(both, np.int64)
-        return index[:, 0], index[:, 1]
-    if not both:
-        raise IncomparableRuns(
-            "the runs have no image in common",
-            file=names[1],
-            found=_some(b.keys),
-            expected=f"{_some(a.keys)}, as {names[0]}",
-        )
-    only = [sorted(set(one.keys) - set(other.keys)) for one, other in ((a, b), (b, a))]
-    found = [
-        f"{len(keys)} only in {name}: {_some(keys)}" for keys, name in zip(only, names, strict=True) if keys
-    ]
-    raise IncomparableRuns(
-        "the runs have scored different images",
-        file=names[1],
-        found="; ".join(found),
-        expected=f"the same {len(a.keys)} images as {names[0]}",
-        fix=f"--common compares the {len(both)} images that both have",
-    )
-
-
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:_EXAMPLES]) + (", ..." if len(keys) > _EXAMPLES else "")
+def _table(rows: Sequence[tuple[Any, ...]], columns: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(columns.names, row, strict=True)) for row in rows], schema=columns)
 
 
 def _differences(
@@ -214,33 +145,28 @@ def _differences(
     samples_a: npt.NDArray[np.float64],
     samples_b: npt.NDArray[np.float64],
     confidence: float,
-) -> list[dict[str, float]]:
-    """The columns `schema._DIFFERENCE` of each score: shape () or (n,), its samples (resamples, ...)."""
+) -> list[tuple[float, ...]]:
+    """Both scores and the columns `schema._DIFFERENCE`, per score: () or (n,), samples (resamples, ...)."""
     differences = samples_b - samples_a
     low, high = bootstrap.interval(differences, confidence)
-    columns = (b - a, low, high, bootstrap.p_value(differences))
-    return [
-        dict(zip(("difference", "low", "high", "p"), map(float, row), strict=True))
-        for row in zip(*map(np.atleast_1d, columns), strict=True)
-    ]
+    columns = (a, b, b - a, low, high, bootstrap.p_value(differences))
+    return [tuple(map(float, row)) for row in zip(*map(np.atleast_1d, columns), strict=True)]
 
 
-def _images(run_a: Run, run_b: Run, keys: Sequence[str]) -> pa.Table:
-    """Every common image at every level, the largest change first; those without a mean come last."""
-    places = [{key: i for i, key in enumerate(run.images["key"].to_pylist())} for run in (run_a, run_b)]
+def _images(a: Counted, b: Counted, columns: pa.Schema) -> pa.Table:
+    """Every compared image by each of its scores, the largest change first; those without one come last."""
     parts = []
-    for level in run_a.labels.levels:
-        a, b = (
-            run.images[f"miou_level{level.number}"].to_numpy()[[place[key] for key in keys]]
-            for run, place in zip((run_a, run_b), places, strict=True)
-        )
-        order = np.argsort(-np.abs(b - a), kind="stable")  # NaN comes last
+    scores_b = b.image_scores()
+    for scored, of_a in a.image_scores().items():
+        of_b = scores_b[scored]
+        order = np.argsort(-np.abs(of_b - of_a), kind="stable")  # NaN comes last
         values = [
-            np.array(keys, dtype=object)[order],
-            np.full(order.size, level.number, np.int8),
-            a[order],
-            b[order],
-            (b - a)[order],
+            np.array(a.keys, dtype=object)[order],
+            np.full(order.size, scored, object),
+            of_a[order],
+            of_b[order],
+            (of_b - of_a)[order],
         ]
-        parts.append(pa.Table.from_arrays([pa.array(v) for v in values], schema=schema.COMPARED_IMAGES))
+        arrays = [pa.array(v, field.type) for v, field in zip(values, columns, strict=True)]
+        parts.append(pa.Table.from_arrays(arrays, schema=columns))
     return pa.concat_tables(parts)

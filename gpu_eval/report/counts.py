@@ -3,63 +3,99 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
 from gpu_eval.errors import CorruptRun
 from gpu_eval.labels import LabelSpace
 from gpu_eval.metrics import bootstrap
-from gpu_eval.metrics.bootstrap import Columns
+from gpu_eval.metrics.bootstrap import Columns, Units
 from gpu_eval.metrics.confusion import Counts, Ratios
 from gpu_eval.storage import Place, read_table
 
-# (protocol, level) -> mIoU of each resample (resamples,) and IoU of each class (resamples, n).
-Samples = Mapping[tuple[str, int], tuple[Ratios, Ratios]]
+# Protocol and what is scored under it: the number of a level of label maps, or "ap" and "ap50" of instances.
+Score = tuple[str, Any]
+
+# The mean over classes (...), and each class's own score (..., n).
+Scores = Mapping[Score, tuple[Ratios, Ratios]]
 
 
-@dataclass(frozen=True, eq=False)
-class ImageCounts:
-    """The scored images of a run in the order of the split.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Counted(ABC):
+    """The scored images of a run in the order of the split: all that comparing and ranking need of it.
 
-    `sums` is int64 (images, `columns.width`), see `Columns`; `gt` int64 (images, n + 1), pixels of each
-    ground-truth class, void last. `missing` are the keys of images that could not be scored. The
-    fingerprints are SHA-256 over keys and ground-truth pixels, and over keys and whole matrices: content,
-    not files, so they are the same wherever the files lie and however they are packed.
+    `gt` is int64 (images, k), equal where the ground truth of an image is. `missing` are the keys of images
+    that could not be scored. The fingerprints are SHA-256 over keys and ground truth, and over these and the
+    predictions: content, not files, so they are the same wherever the files lie and however they are packed.
     """
 
-    columns: Columns
     keys: tuple[str, ...]
     drives: tuple[str, ...]
-    sums: Counts
     gt: Counts
     missing: frozenset[str]
     gt_fingerprint: str
     pred_fingerprint: str
 
-    def take(self, index: Counts) -> ImageCounts:
+    @abstractmethod
+    def take(self, index: Counts) -> Self:
         """The same of some of the images; the fingerprints stay those of all."""
-        return ImageCounts(
-            self.columns,
-            tuple(self.keys[i] for i in index),
-            tuple(self.drives[i] for i in index),
-            self.sums[index],
-            self.gt[index],
-            self.missing,
-            self.gt_fingerprint,
-            self.pred_fingerprint,
-        )
 
-    def scores(self) -> dict[tuple[str, int], tuple[Ratios, Ratios]]:
-        """The mIoU and the classes' IoU of these images together, per protocol and level."""
+    @abstractmethod
+    def scores(self) -> Scores:
+        """The scores of these images together."""
+
+    @abstractmethod
+    def resampled(
+        self, resamples: int, seed: int, protocols: Sequence[str] | None = None
+    ) -> tuple[Scores, Units]:
+        """The scores of every resample (first axis) under these protocols (default: all), and what was drawn.
+
+        There are no resamples of fewer than two units.
+        """
+
+    @abstractmethod
+    def image_scores(self) -> Mapping[int | str, Ratios]:
+        """A score of each image alone, (images,): per level of label maps, per protocol of instances."""
+
+    def _taken(self, index: Counts) -> dict[str, Any]:
+        """The fields that every kind of run has, of some of the images."""
+        return {
+            "keys": tuple(self.keys[i] for i in index),
+            "drives": tuple(self.drives[i] for i in index),
+            "gt": self.gt[index],
+        }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageCounts(Counted):
+    """The matrices of a semantic run: `sums` is int64 (images, `columns.width`), see `Columns`.
+
+    `gt` has n + 1 columns, pixels of each ground-truth class, void last.
+    """
+
+    columns: Columns
+    sums: Counts
+
+    def take(self, index: Counts) -> Self:
+        return replace(self, **self._taken(index), sums=self.sums[index])
+
+    def scores(self) -> Scores:
         return self.columns.scores(self.sums.sum(axis=0))
 
-    def resampled(self, resamples: int, seed: int) -> tuple[Samples, bootstrap.Units]:
-        """The scores of every resample, and what was drawn; no resamples of fewer than two units."""
+    def resampled(
+        self, resamples: int, seed: int, protocols: Sequence[str] | None = None
+    ) -> tuple[Scores, Units]:
         units = bootstrap.units(self.drives)
         drawn = bootstrap.resample(units.sums(self.sums), resamples if units.count > 1 else 0, seed)
-        return self.columns.scores(drawn), units
+        return self.columns.scores(drawn, protocols), units
+
+    def image_scores(self) -> Mapping[int | str, Ratios]:
+        """mIoU under protocol idd per level, as in the images table."""
+        return {level: miou for (_, level), (miou, _) in self.columns.scores(self.sums, ["idd"]).items()}
 
 
 def read(folder: Place, labels: LabelSpace, images_expected: int) -> ImageCounts:
@@ -108,5 +144,12 @@ def read(folder: Place, labels: LabelSpace, images_expected: int) -> ImageCounts
         for content in (gt_pixels.astype("<i8").tobytes(), matrices.digest())
     ]
     return ImageCounts(
-        columns, tuple(keys), tuple(drives), np.concatenate(sums), gt_pixels, frozenset(missing), *prints
+        columns=columns,
+        keys=tuple(keys),
+        drives=tuple(drives),
+        sums=np.concatenate(sums),
+        gt=gt_pixels,
+        missing=frozenset(missing),
+        gt_fingerprint=prints[0],
+        pred_fingerprint=prints[1],
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
-from gpu_eval.errors import CorruptRun, OptionError
+from gpu_eval.errors import CorruptRun
 from gpu_eval.labels.instances import InstanceSpace
 from gpu_eval.metrics.instances import PROTOCOLS, InstanceTable
-from gpu_eval.report import instance_tables, schema
+from gpu_eval.report import instance_counts, instance_tables, schema
+from gpu_eval.report.comparable import ComparableRun
 from gpu_eval.report.folder import RunFolder, write_facts
+from gpu_eval.report.instance_counts import MEASURES, InstanceCounts
 from gpu_eval.storage import Place, write_table
 
 
@@ -42,15 +44,17 @@ def _space_of(facts: Mapping[str, Any]) -> InstanceSpace:
     )
 
 
-class InstanceRun(RunFolder):
+class InstanceRun(ComparableRun):
     """A finished instance run: its tables as pyarrow tables, its scores, and SQL over all of it.
 
-    `folder` is the run folder and `facts` the content of run.json. Tables are read on first use.
+    `folder` is the run folder, `facts` the content of run.json, `area` the range of ground-truth pixels that
+    counts. Tables are read on first use.
     """
 
     def __init__(self, folder: Place) -> None:
         super().__init__(folder, schema.INSTANCE)
         self.space = _space_of(self.facts)
+        self.area = _area_of(self.facts)
 
     def __repr__(self) -> str:
         return (
@@ -70,10 +74,8 @@ class InstanceRun(RunFolder):
         return self._score("ap50", protocol)
 
     def _score(self, name: str, protocol: str) -> float:
-        for row in self.scores.to_pylist():
-            if row["protocol"] == protocol:
-                return float(row[name])
-        raise OptionError("the run has no such protocol", found=protocol, expected=" or ".join(PROTOCOLS))
+        self.check_protocol(protocol)
+        return float({row["protocol"]: row[name] for row in self.scores.to_pylist()}[protocol])
 
     @cached_property
     def scores(self) -> pa.Table:
@@ -114,6 +116,32 @@ class InstanceRun(RunFolder):
         """The overlaps of the whole run in the form that `gpu_eval.metrics.instances` judges."""
         return instance_tables.to_instance_table(self.instances, self.intersections)
 
+    @property
+    def protocols(self) -> Sequence[str]:
+        return tuple(PROTOCOLS)
+
+    @property
+    def board_columns(self) -> Mapping[str, tuple[int | str, str]]:
+        return {measure.upper(): (measure, measure) for measure in MEASURES}
+
+    @property
+    def rules(self) -> Mapping[str, tuple[object, str]]:
+        labels = self.facts["labels"]
+        low, high = self.area
+        return {
+            "label spaces": ((labels["name"], self.space.digest()), labels["name"]),
+            "area ranges": (self.area, f"{low:g} to {high:g} pixels"),
+        }
+
+    def classes_of(self, scored: int | str) -> Sequence[tuple[int, str]]:  # noqa: ARG002
+        return list(zip(self.space.ids, self.space.names, strict=True))
+
+    def image_counts(self) -> InstanceCounts:
+        # Not the cached tables: a board goes through many runs.
+        instances, intersections = self.table("instances"), self.table("intersections")
+        table = instance_tables.to_instance_table(instances, intersections)
+        return instance_counts.count(self.table("images"), table, self.space, self.area)
+
 
 def finish(folder: Place, facts: Mapping[str, Any], space: InstanceSpace, area: tuple[float, float]) -> None:
     """Read the parts of a run, write the tables of the whole, then run.json as complete.
@@ -146,3 +174,8 @@ class _Unfinished(RunFolder):
 def area_facts(area: tuple[float, float]) -> list[float | None]:
     """An area range for run.json, which has no infinity."""
     return [None if math.isinf(bound) else bound for bound in area]
+
+
+def _area_of(facts: Mapping[str, Any]) -> tuple[float, float]:
+    low, high = (math.inf if bound is None else bound for bound in facts["decides"]["area"])
+    return low, high

@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gpu_eval.errors import IncomparableRuns, OptionError
-from gpu_eval.labels import LabelSpace
+from gpu_eval.errors import OptionError
 from gpu_eval.metrics import bootstrap
 from gpu_eval.metrics.confusion import Ratios
 from gpu_eval.report import schema
-from gpu_eval.report.compare import check_same_gt, check_same_rules
-from gpu_eval.report.counts import ImageCounts
-from gpu_eval.report.run import Run
+from gpu_eval.report.comparable import (
+    ComparableRun,
+    check_same_kind,
+    check_same_rules,
+    check_same_split,
+)
+from gpu_eval.report.counts import Counted
 
 # The benchmark's own boards as they stood when they were copied; see published/SOURCE.md.
 PUBLISHED = {
@@ -37,7 +40,7 @@ SORTED_BY = b"gpu_eval.sorted_by"
 
 
 def leaderboard(
-    runs: Sequence[Run],
+    runs: Sequence[ComparableRun],
     *,
     published: bool = False,
     sort: str | None = None,
@@ -48,12 +51,13 @@ def leaderboard(
 ) -> pa.Table:
     """The board, best first: one row per run and, if `published`, per row of the benchmark's own boards.
 
-    `sort` is L<level>, AP or AP50 (default: the finest level), `protocol` one of the runs' (default: the
-    first). Columns: `schema.board`. Published rows have neither rank nor tier: they were not scored here.
+    `sort` is L<level>, AP or AP50 (default: the finest level; of instances AP), `protocol` one of the runs'
+    (default: the first). Columns: `schema.board`. Published rows have neither rank nor tier: they were not
+    scored here. A board of instances has only those with an AP.
 
     Raises
-        IncomparableRuns: labels, protocols, resolution, ground truth or the split's images differ.
-        OptionError: no runs, a run twice, or a sort or protocol that does not exist.
+        IncomparableRuns: labels, protocols, resolution, area, ground truth or the split's images differ.
+        OptionError: no runs, a run twice, runs of both kinds, or a sort or protocol that does not exist.
         CorruptRun: a run cannot be read.
     """
     if not runs:
@@ -61,30 +65,30 @@ def leaderboard(
     folders = [run.folder.resolve() for run in runs]
     if len(set(folders)) < len(folders):
         raise OptionError("a run is given twice", found=str(max(folders, key=folders.count)))
-    labels = runs[0].labels
-    column = _sort_column(labels, sort)
-    protocol = protocol or labels.protocols[0]
-    runs[0].miou(protocol=protocol)  # refuses one that the run does not have
-    if published and labels.name != PUBLISHED_LABELS:
-        raise OptionError(
-            "there are no published rows", found=f"runs of {labels.name}", expected=PUBLISHED_LABELS
-        )
+    check_same_kind(runs)
+    one = runs[0]
+    column = _sort_column(one, sort)
+    protocol = protocol or one.protocols[0]
+    one.check_protocol(protocol)
+    labels = one.facts["labels"]["name"]
+    if published and labels != PUBLISHED_LABELS:
+        raise OptionError("there are no published rows", found=f"runs of {labels}", expected=PUBLISHED_LABELS)
     board: list[dict[str, Any]] = []
     samples: dict[str, Ratios] = {}
-    first: ImageCounts | None = None
+    first: Counted | None = None
     for run in runs:
-        check_same_rules(runs[0], run)
+        check_same_rules(one, run)
         counted = run.image_counts()
         first = first or counted
-        _check_same_split(first, counted, runs[0], run)
-        drawn, _ = counted.resampled(resamples, seed)
+        check_same_split(first, counted, (str(one.folder), str(run.folder)))
+        drawn, _ = counted.resampled(resamples, seed, [protocol])
+        scores = counted.scores()
         row = _row(run, counted, protocol)
-        for level in labels.levels:
-            name = f"miou_level{level.number}"
-            means = drawn[protocol, level.number][0]
+        for scored, name in one.board_columns.values():
+            means = drawn[protocol, scored][0]
             low, high = bootstrap.interval(means, confidence)
             row |= {
-                name: float(counted.scores()[protocol, level.number][0]),
+                name: float(scores[protocol, scored][0]),
                 f"{name}_low": float(low),
                 f"{name}_high": float(high),
             }
@@ -92,44 +96,28 @@ def leaderboard(
                 samples[row["run"]] = means
         board.append(row)
     if published:
-        board += _published()
+        rows = _published()
+        board += rows if one.kind == schema.SEMANTIC else [row for row in rows if row["ap"] is not None]
     board.sort(key=lambda row: _order(row, column))
     _rank(board, samples, column, confidence)
-    wanted = schema.board(level.number for level in labels.levels)
+    levels = [scored for scored, _ in one.board_columns.values() if isinstance(scored, int)]
+    wanted = schema.board(one.kind, levels)
     return pa.Table.from_pylist(
         [{name: _null(value) for name, value in row.items()} for row in board],
         schema=wanted.with_metadata({SORTED_BY: column}),
     )
 
 
-def _sort_column(labels: LabelSpace, sort: str | None) -> str:
-    columns = {f"L{level.number}": f"miou_level{level.number}" for level in labels.levels}
-    columns |= {"AP": "ap", "AP50": "ap50"}
+def _sort_column(run: ComparableRun, sort: str | None) -> str:
+    columns = {name: column for name, (_, column) in run.board_columns.items()}
+    columns |= {"AP": "ap", "AP50": "ap50"}  # of published rows too
     wanted = (sort or next(iter(columns))).upper()
     if wanted not in columns:
         raise OptionError("cannot sort by that", found=sort, expected=", ".join(columns))
     return columns[wanted]
 
 
-def _check_same_split(one: ImageCounts, other: ImageCounts, first: Run, run: Run) -> None:
-    """The same images, scored or not, and the same ground truth wherever both are scored."""
-    names = str(first.folder), str(run.folder)
-    all_keys = [set(side.keys) | side.missing for side in (one, other)]
-    if all_keys[0] != all_keys[1]:
-        odd = sorted(all_keys[0] ^ all_keys[1])
-        raise IncomparableRuns(
-            "the runs are of different splits",
-            file=names[1],
-            found=f"{len(all_keys[1])} images; {len(odd)} are in one run only: {', '.join(odd[:3])}",
-            expected=f"the {len(all_keys[0])} images of {names[0]}",
-        )
-    place = {key: i for i, key in enumerate(other.keys)}
-    both = [(i, place[key]) for i, key in enumerate(one.keys) if key in place]
-    at = np.array(both, np.int64).reshape(-1, 2)
-    check_same_gt(one.take(at[:, 0]), other.take(at[:, 1]), names)
-
-
-def _row(run: Run, counted: ImageCounts, protocol: str) -> dict[str, Any]:
+def _row(run: ComparableRun, counted: Counted, protocol: str) -> dict[str, Any]:
     facts = run.facts
     return {
         "rank": None,

@@ -6,7 +6,7 @@ Everything here is recomputed from matrices, never from pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gpu_eval.errors import CorruptRun, OptionError
 from gpu_eval.labels import LabelSpace, Level
 from gpu_eval.metrics import bootstrap
 from gpu_eval.metrics import confusion as cm
 from gpu_eval.report import counts, schema, tables
+from gpu_eval.report.comparable import ComparableRun
 from gpu_eval.report.counts import ImageCounts
-from gpu_eval.report.folder import RunFolder, write_facts
+from gpu_eval.report.folder import write_facts
 from gpu_eval.storage import Place, place, write_table
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _labels_of(facts: Mapping[str, Any]) -> LabelSpace:
     )
 
 
-class Run(RunFolder):
+class Run(ComparableRun):
     """A finished semantic run: its tables as pyarrow tables, its scores, and SQL over all of it.
 
     `folder` is the run folder and `facts` the content of run.json. Tables are read on first use.
@@ -162,19 +162,30 @@ class Run(RunFolder):
         """One row per non-zero cell of each image's confusion matrix."""
         return self.table("cells")
 
+    @property
+    def protocols(self) -> Sequence[str]:
+        return self.labels.protocols
+
+    @property
+    def board_columns(self) -> Mapping[str, tuple[int | str, str]]:
+        return {f"L{v.number}": (v.number, f"miou_level{v.number}") for v in self.labels.levels}
+
+    @property
+    def rules(self) -> Mapping[str, tuple[object, str]]:
+        labels, size = self.facts["labels"], self.facts["decides"]["resolution"]
+        return {
+            "label spaces": ((labels["name"], labels["levels"]), labels["name"]),
+            "protocols": (labels["protocols"], ", ".join(labels["protocols"])),
+            # Of all maps, (height, width); people write the width first.
+            "resolutions": (size, str(size) if isinstance(size, str) else f"{size[1]}x{size[0]}"),
+        }
+
+    def classes_of(self, scored: int | str) -> Sequence[tuple[int, str]]:
+        assert isinstance(scored, int)
+        return list(enumerate(self.labels.level(scored).names))
+
     def image_counts(self) -> ImageCounts:
-        """What resampling and comparing need of each scored image. Raises CorruptRun for a lost part."""
-        counted = counts.read(self.folder, self.labels, self.facts["images"])
-        found, expected = len(counted.keys) + len(counted.missing), self.facts["images"]
-        if found != expected:
-            raise CorruptRun(
-                "images of the run are missing",
-                file=str(self.folder / "images"),
-                found=f"{found} images",
-                expected=str(expected),
-                fix="run again with --overwrite",
-            )
-        return counted
+        return counts.read(self.folder, self.labels, self.facts["images"])
 
     def confusion(self, level: int | None = None) -> npt.NDArray[np.int64]:
         """The confusion matrix of the whole split at a level (default: the finest).
@@ -193,12 +204,9 @@ class Run(RunFolder):
         Raises OptionError for a level or protocol that the run does not have.
         """
         number = self.labels.level(level).number
-        for row in self.levels.to_pylist():
-            if row["level"] == number and row["protocol"] == protocol:
-                return float(row["miou"])
-        raise OptionError(
-            "the run has no such protocol", found=protocol, expected=" or ".join(self.labels.protocols)
-        )
+        self.check_protocol(protocol)
+        means = {(row["level"], row["protocol"]): row["miou"] for row in self.levels.to_pylist()}
+        return float(means[number, protocol])
 
 
 def open_run(location: str | os.PathLike[str]) -> Run:

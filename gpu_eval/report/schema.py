@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -44,6 +45,7 @@ _DIFFERENCE = [
 _IMAGE_ID = _field("image_id", pa.int64(), "position of the image in the sorted split")
 _LEVEL = _field("level", pa.int8(), "level of the label hierarchy; the largest number is the finest")
 _CLASS_ID = _field("class_id", pa.int16(), "class within its level")
+_CLASS_NAME = _field("class_name", pa.string(), "name of the class")
 _PROTOCOL = _field(
     "protocol", pa.string(), "idd: one rule at every level; autonue: the public script, bug for bug"
 )
@@ -74,7 +76,7 @@ CLASSES = pa.schema(
         _PROTOCOL,
         _LEVEL,
         _CLASS_ID,
-        _field("class_name", pa.string(), "name of the class"),
+        _CLASS_NAME,
         _pixels("tp", "true positives"),
         _pixels("fp", "false positives: predicted so where the ground truth is another class"),
         _pixels("fn", "false negatives: of this class, predicted otherwise (void included under idd)"),
@@ -160,81 +162,10 @@ def images(levels: Iterable[int]) -> pa.Schema:
     return pa.schema([*_IMAGES, *means])
 
 
-COMPARED_LEVELS = pa.schema(
-    [
-        _PROTOCOL,
-        _LEVEL,
-        _share("miou_a", "mIoU of the first run, over the compared images"),
-        _share("miou_b", "mIoU of the second run, over the compared images"),
-        *_DIFFERENCE,
-    ]
-)
-
-COMPARED_CLASSES = pa.schema(
-    [
-        _PROTOCOL,
-        _LEVEL,
-        _CLASS_ID,
-        _field("class_name", pa.string(), "name of the class"),
-        _share("iou_a", "IoU of the first run; NaN where it never occurs"),
-        _share("iou_b", "IoU of the second run"),
-        *_DIFFERENCE,
-    ]
-)
-
-COMPARED_IMAGES = pa.schema(
-    [
-        _field("key", pa.string(), "drive and image name without the suffix"),
-        _LEVEL,
-        _share("miou_a", "mean IoU of the image in the first run (protocol idd)"),
-        _share("miou_b", "mean IoU of the image in the second run (protocol idd)"),
-        _share("difference", "second run minus first run"),
-    ]
-)
-
-
-def board(levels: Iterable[int]) -> pa.Schema:
-    """The leaderboard of a label space with these level numbers: three columns for each."""
-    means = [
-        field
-        for n in levels
-        for field in (
-            _share(f"miou_level{n}", f"mIoU at level {n}", nullable=True),
-            _share(f"miou_level{n}_low", "lower bound of its bootstrap interval", nullable=True),
-            _share(f"miou_level{n}_high", "upper bound of its bootstrap interval", nullable=True),
-        )
-    ]
-    return pa.schema(
-        [
-            _field("rank", pa.int32(), "1 is best; null: published, or images missing", nullable=True),
-            _field("tier", pa.int32(), "runs that noise cannot tell from the tier's best", nullable=True),
-            _field("team", pa.string(), "who", nullable=True),
-            _field("method", pa.string(), "how", nullable=True),
-            _field("link", pa.string(), "web address of a paper or code", nullable=True),
-            *means,
-            _share("ap", "average precision (instance task)", nullable=True),
-            _share("ap50", "average precision at 50 % overlap (instance task)", nullable=True),
-            _field("source", pa.string(), "scored: by this program; published: copied, not scored here"),
-            _field("published_rank", pa.int32(), "rank on the published board", nullable=True),
-            _field("protocol", pa.string(), "protocol of the mIoU columns", nullable=True),
-            _field("images_scored", pa.int64(), "images in the scores", "images", nullable=True),
-            _field("images", pa.int64(), "images of the split", "images", nullable=True),
-            _share("completeness", "images scored over images of the split", nullable=True),
-            _field("images_void", pa.int64(), "of the scored, counted as predicted void", nullable=True),
-            _field("gt_fingerprint", pa.string(), "SHA-256 of the ground truth's content", nullable=True),
-            _field("pred_fingerprint", pa.string(), "SHA-256 of the matrices of all images", nullable=True),
-            _field("version", pa.string(), "gpu-eval that counted the pixels", nullable=True),
-            _field("engine", pa.string(), "engine that counted the pixels", nullable=True),
-            _field("run", pa.string(), "the run folder; of a published row, where it was copied from"),
-        ]
-    )
-
-
 _INSTANCE_PROTOCOL = _field(
     "protocol", pa.string(), "autonue: the public script; cityscapes: group pixels of the class are ignored"
 )
 _RAW_ID = _field("class_id", pa.int32(), "raw label id of the class")
-_CLASS_NAME = _field("class_name", pa.string(), "name of the class")
 _THRESHOLD = _share("threshold", "a match needs an IoU strictly greater than this")
 
 INSTANCE_SCORES = pa.schema(
@@ -351,6 +282,130 @@ INTERSECTIONS = pa.schema(
     ]
 )
 
+
+@dataclass(frozen=True)
+class Compared:
+    """The tables of a comparison of two runs of a kind.
+
+    Columns stand in one order in both kinds: `scores` and `classes` have protocol, what is scored, (class id
+    and name,) the two scores and their difference; `images` key, what is scored, two scores, difference.
+    """
+
+    scores: pa.Schema
+    classes: pa.Schema
+    images: pa.Schema
+
+
+_KEY = _field("key", pa.string(), "drive and image name without the suffix")
+_CHANGE = _share("difference", "second run minus first run")
+_MEASURE = _field("measure", pa.string(), "ap: the mean over thresholds; ap50: at the threshold 0.5 alone")
+
+COMPARED = {
+    SEMANTIC: Compared(
+        scores=pa.schema(
+            [
+                _PROTOCOL,
+                _LEVEL,
+                _share("miou_a", "mIoU of the first run, over the compared images"),
+                _share("miou_b", "mIoU of the second run, over the compared images"),
+                *_DIFFERENCE,
+            ]
+        ),
+        classes=pa.schema(
+            [
+                _PROTOCOL,
+                _LEVEL,
+                _CLASS_ID,
+                _CLASS_NAME,
+                _share("iou_a", "IoU of the first run; NaN where it never occurs"),
+                _share("iou_b", "IoU of the second run"),
+                *_DIFFERENCE,
+            ]
+        ),
+        images=pa.schema(
+            [
+                _KEY,
+                _LEVEL,
+                _share("miou_a", "mean IoU of the image in the first run (protocol idd)"),
+                _share("miou_b", "mean IoU of the image in the second run (protocol idd)"),
+                _CHANGE,
+            ]
+        ),
+    ),
+    INSTANCE: Compared(
+        scores=pa.schema(
+            [
+                _INSTANCE_PROTOCOL,
+                _MEASURE,
+                _share("ap_a", "mean over classes of the first run, over the compared images"),
+                _share("ap_b", "the same of the second run"),
+                *_DIFFERENCE,
+            ]
+        ),
+        classes=pa.schema(
+            [
+                _INSTANCE_PROTOCOL,
+                _MEASURE,
+                _RAW_ID,
+                _CLASS_NAME,
+                _share("ap_a", "AP of the first run; NaN for a class without ground truth that counts"),
+                _share("ap_b", "AP of the second run"),
+                *_DIFFERENCE,
+            ]
+        ),
+        images=pa.schema(
+            [
+                _KEY,
+                _INSTANCE_PROTOCOL,
+                _share("f1_a", "2 tp / (2 tp + fp + fn) of the image in the first run, at 0.5, all classes"),
+                _share("f1_b", "the same in the second run"),
+                _CHANGE,
+            ]
+        ),
+    ),
+}
+
+
+def board(kind: str = SEMANTIC, levels: Sequence[int] = (3, 2, 1)) -> pa.Schema:
+    """The leaderboard of runs of a kind, which has these levels: three columns for each of their scores."""
+    ap = {"ap": "average precision", "ap50": "average precision at 50 % overlap"}
+    if kind == INSTANCE:
+        scores = [field for name, meaning in ap.items() for field in _with_interval(name, meaning)]
+    else:
+        scores = [field for n in levels for field in _with_interval(f"miou_level{n}", f"mIoU at level {n}")]
+        scores += [_share(name, f"{meaning} (published rows)", nullable=True) for name, meaning in ap.items()]
+    return pa.schema(
+        [
+            _field("rank", pa.int32(), "1 is best; null: published, or images missing", nullable=True),
+            _field("tier", pa.int32(), "runs that noise cannot tell from the tier's best", nullable=True),
+            _field("team", pa.string(), "who", nullable=True),
+            _field("method", pa.string(), "how", nullable=True),
+            _field("link", pa.string(), "web address of a paper or code", nullable=True),
+            *scores,
+            _field("source", pa.string(), "scored: by this program; published: copied, not scored here"),
+            _field("published_rank", pa.int32(), "rank on the published board", nullable=True),
+            _field("protocol", pa.string(), "protocol of the scores with intervals", nullable=True),
+            _field("images_scored", pa.int64(), "images in the scores", "images", nullable=True),
+            _field("images", pa.int64(), "images of the split", "images", nullable=True),
+            _share("completeness", "images scored over images of the split", nullable=True),
+            _field("images_void", pa.int64(), "of the scored, counted as without prediction", nullable=True),
+            _field("gt_fingerprint", pa.string(), "SHA-256 of the ground truth's content", nullable=True),
+            _field("pred_fingerprint", pa.string(), "SHA-256 of the counts of all images", nullable=True),
+            _field("version", pa.string(), "gpu-eval that counted the pixels", nullable=True),
+            _field("engine", pa.string(), "engine that counted the pixels", nullable=True),
+            _field("run", pa.string(), "the run folder; of a published row, where it was copied from"),
+        ]
+    )
+
+
+def _with_interval(name: str, meaning: str) -> list[pa.Field]:
+    return [
+        _share(name, meaning, nullable=True),
+        _share(f"{name}_low", "lower bound of its bootstrap interval", nullable=True),
+        _share(f"{name}_high", "upper bound of its bootstrap interval", nullable=True),
+    ]
+
+
 # Tables of one file, and tables of one file per shard, of either kind of run.
 SINGLE_FILES = ("levels", "classes", "confusion", "scores", "ap", "curves")
 PART_TABLES = ("cells", "image_classes", "intersections", "instances", "images")
@@ -393,12 +448,20 @@ def markdown() -> str:
         "",
         "# Tables over several runs",
         "",
-        "Of `gpu_eval.compare` (the first three; B - A) and `gpu_eval.leaderboard`.",
+        "Of `gpu_eval.compare` (`Comparison`; differences are B - A) and `gpu_eval.leaderboard`.",
     ]
-    lines += _described("Comparison.levels", "One row per protocol and level.", COMPARED_LEVELS)
-    lines += _described("Comparison.classes", "One row per protocol, level and class.", COMPARED_CLASSES)
-    lines += _described("Comparison.images", "One row per level and compared image.", COMPARED_IMAGES)
-    lines += _described("leaderboard", "`leaderboard.parquet`, `leaderboard.csv`", board((3, 2, 1)))
+    for kind, compared in COMPARED.items():
+        what = {SEMANTIC: "level", INSTANCE: "measure"}[kind]
+        alone = {SEMANTIC: "level", INSTANCE: "protocol"}[kind]
+        of = f"of {kind} runs"
+        lines += _described(f"Comparison.scores {of}", f"One row per protocol and {what}.", compared.scores)
+        lines += _described(
+            f"Comparison.classes {of}", f"One row per protocol, {what} and class.", compared.classes
+        )
+        lines += _described(
+            f"Comparison.images {of}", f"One row per {alone} and compared image.", compared.images
+        )
+        lines += _described(f"leaderboard {of}", "`leaderboard.parquet`, `leaderboard.csv`", board(kind))
     return "\n".join(lines) + "\n"
 
 

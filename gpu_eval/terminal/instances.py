@@ -8,7 +8,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from gpu_eval.errors import OptionError
 from gpu_eval.metrics.instances import PROTOCOLS
 from gpu_eval.report.instance_run import InstanceRun
 from gpu_eval.terminal.console import (
@@ -34,8 +33,8 @@ def show_instance_notes(run: InstanceRun) -> None:
 
 def show_instance_run(run: InstanceRun, output: str, *, protocol: str | None = None) -> None:
     """Headline scores of both protocols, then the classes."""
-    if protocol is not None and protocol not in PROTOCOLS:
-        raise OptionError("the run has no such protocol", found=protocol, expected=" or ".join(PROTOCOLS))
+    if protocol is not None:
+        run.check_protocol(protocol)
     scores, classes = (
         [row for row in table.to_pylist() if protocol in (None, row["protocol"])]
         for table in (run.scores, run.classes)

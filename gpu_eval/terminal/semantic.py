@@ -46,7 +46,8 @@ def show_notes(run: Run) -> None:
 def show_run(run: Run, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
     """Headline scores of every level and protocol, then the classes of one level."""
     number = run.labels.levels[0].number if level is None else run.labels.level(level).number
-    run.miou(number, protocol or run.labels.protocols[0])  # refuses a protocol the run does not have
+    if protocol is not None:
+        run.check_protocol(protocol)
     levels = [row for row in run.levels.to_pylist() if protocol in (None, row["protocol"])]
     classes = [
         row
