@@ -1,11 +1,11 @@
-"""`python -m bench cpu | gpu | instances | cluster | scaling | memory | startup | report`."""
+"""`python -m bench cpu | gpu | host | instances | cluster | scaling | memory | startup | report`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from bench import cluster, commands, cpu, gpu, instances, report, scaling
+from bench import cluster, commands, cpu, gpu, host, instances, report, scaling
 
 
 def main() -> int:
@@ -24,11 +24,13 @@ def main() -> int:
 
     command = subparsers.add_parser("gpu", help="the CUDA engine: kernels, inflate, whole splits, rivals")
     gpu.add_arguments(command)
-    command.set_defaults(
-        run=lambda a: gpu.run(
-            pairs=a.pairs, distinct=a.distinct, repeat=a.repeat, seed=a.seed, parts=a.parts, out=a.out
-        )
-    )
+    command.set_defaults(run=lambda a: gpu.run(gpu.Options.of(a)))
+
+    command = subparsers.add_parser("host", help="the host's side of the CUDA engine, without a device")
+    command.add_argument("--pairs", type=int, default=4038)
+    command.add_argument("--repeat", type=int, default=7)
+    command.add_argument("--out", type=Path, default=Path("bench/results/host.json"))
+    command.set_defaults(run=lambda a: host.run(pairs=a.pairs, repeat=a.repeat, out=a.out))
 
     command = subparsers.add_parser("instances", help="ms per image of 25 masks on one core; memory")
     command.add_argument("--images", type=int, default=500)

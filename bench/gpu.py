@@ -12,7 +12,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def main(words: list[str] | None = None) -> int:
     """`python -m bench.gpu`, for machines without the rivals that `python -m bench` imports."""
     parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
     add_arguments(parser)
-    return run(**vars(parser.parse_args(words)))
+    return run(Options.of(parser.parse_args(words)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +78,16 @@ class Options:
     parts: list[str]
     out: Path
 
+    @classmethod
+    def of(cls, parsed: argparse.Namespace) -> Options:
+        return cls(**{field.name: getattr(parsed, field.name) for field in fields(cls)})
 
-def run(**words: Any) -> int:
-    """Measure what `Options` say.
+
+def run(options: Options) -> int:
+    """Measure what `options` say.
 
     Exit code: 0, 1 where counts differ (nothing is timed then), 2 without a device.
     """
-    options = Options(**words)
     console = Console(width=None if Console().is_terminal else 160)
     serves, why, _ = cuda.available()
     if not serves:
@@ -185,14 +188,14 @@ def _inflate(split: workload.Workload, batch: int, repeat: int) -> dict[str, Any
 def _split(console: Console, folder: Path, options: Options) -> list[dict[str, Any]]:
     """A row per contestant: pairs per second from a folder and from a tar."""
     roots = workload.link_many(folder, options.pairs, options.distinct, options.seed)
-    tars = tuple(_pack(root) for root in roots)
+    tars = tuple(pack(root) for root in roots)
     task = make_task(load_labels("idd"), resolution=(workload.HEIGHT, workload.WIDTH))
     rows: list[dict[str, Any]] = []
     engine, cpu = CudaEngine(), CpuEngine()
     expected: Confusion | None = None
     for name, locations in (("folder", roots), ("tar", tars)):
         gts, preds = (open_source(location) for location in locations)
-        pairs = _pairs(gts, preds)
+        pairs = list_pairs(gts, preds)
         total = _total(cpu, pairs, gts, preds, task, "simd")
         expected = total if expected is None else expected
         if not (np.array_equal(total, expected)
@@ -207,7 +210,7 @@ def _split(console: Console, folder: Path, options: Options) -> list[dict[str, A
         for label, contestant, times in contestants:
             engine.take_seconds()
             work = partial(contestant.score, pairs, gts, preds, task)
-            row = _row(label, name, len(pairs), work, times)
+            row = timed_row({"contestant": label, "from": name}, len(pairs), work, times)
             if contestant is engine:
                 row["stages_s"] = {stage: s / times for stage, s in engine.take_seconds().items()}
             rows.append(row)
@@ -236,12 +239,13 @@ def _whole_run(
         facts.append(run.facts)
 
     work()
-    row = _row("gpu-eval score, CUDA engine", name, facts[0]["images"], work, repeat)
+    about = {"contestant": "gpu-eval score, CUDA engine", "from": name}
+    row = timed_row(about, facts[0]["images"], work, repeat)
     row["seconds"] = [one["seconds"] for one in facts[1:]]
     return row
 
 
-def _pack(root: Path) -> Path:
+def pack(root: Path) -> Path:
     """A tar of a folder in which every hard link is a file of its own, as in a tar of different files."""
     path = root.with_suffix(".tar")
     with tarfile.open(path, "w", dereference=True) as archive:
@@ -253,7 +257,7 @@ def _pack(root: Path) -> Path:
     return path
 
 
-def _pairs(gts: Source, preds: Source) -> tuple[Pair, ...]:
+def list_pairs(gts: Source, preds: Source) -> tuple[Pair, ...]:
     suffix = load_labels("idd").gt_suffix
     split = pair_up(
         gts.entries(), preds.entries(), gt_suffix=suffix, pred_suffix=suffix, gt_location="gt",
@@ -274,15 +278,15 @@ def _total(
     return total
 
 
-def _row(label: str, source: str, pairs: int, work: Callable[[], Any], times: int) -> dict[str, Any]:
+def timed_row(about: dict[str, Any], pairs: int, work: Callable[[], Any], times: int) -> dict[str, Any]:
+    """A row of results: what it is about, and the wall time of some calls."""
     seconds = []
     for _ in range(times):
         begin = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begin)
     return {
-        "contestant": label,
-        "from": source,
+        **about,
         "pairs": pairs,
         "min_s": min(seconds),
         "median_s": statistics.median(seconds),
@@ -334,7 +338,7 @@ def _torchmetrics(roots: tuple[Path, Path], number: int) -> dict[str, Any]:
             raise ValueError("torchmetrics did not count every pixel")
 
     work()
-    return _row(label, "folder", number, work, 1)
+    return timed_row({"contestant": label, "from": "folder"}, number, work, 1)
 
 
 # --- on the terminal -----------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import gpu, gpu_smoke
+from bench import __main__ as command_line
+from bench import gpu, gpu_smoke, host
 from gpu_eval.engines import cuda
 from gpu_eval.engines.cuda import CudaEngine
 from tests.support.host_cuda.targets import open_target
@@ -20,15 +21,22 @@ from tests.support.host_cupy import HostCupy, device_of
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_options_have_the_split_of_the_benchmark_as_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, object]] = []
-    monkeypatch.setattr(gpu, "run", lambda **options: asked.append(options) or 0)
-    assert gpu.main([]) == 0
-    assert gpu.main(["--pairs", "8", "--parts", "kernels", "--out", "x.json"]) == 0
-    assert asked[0]["pairs"] == 4038
-    assert asked[0]["batches"] == [64, 512, 4096]
-    assert asked[0]["parts"] == ["kernels", "inflate", "split", "rivals"]
-    assert (asked[1]["pairs"], asked[1]["parts"], asked[1]["out"]) == (8, ["kernels"], Path("x.json"))
+@pytest.mark.parametrize("start", ["bench", "bench.gpu"])
+def test_options_have_the_split_of_the_benchmark_as_defaults(
+    monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    asked: list[gpu.Options] = []
+    monkeypatch.setattr(gpu, "run", lambda options: asked.append(options) or 0)
+
+    def call(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["bench", "gpu", *words])
+        return command_line.main() if start == "bench" else gpu.main(list(words))
+
+    assert call() == 0
+    assert call("--pairs", "8", "--parts", "kernels", "--out", "x.json") == 0
+    assert (asked[0].pairs, asked[0].batches) == (4038, [64, 512, 4096])
+    assert asked[0].parts == ["kernels", "inflate", "split", "rivals"]
+    assert (asked[1].pairs, asked[1].parts, asked[1].out) == (8, ["kernels"], Path("x.json"))
 
 
 @pytest.mark.parametrize("main", [lambda: gpu.main([]), gpu_smoke.main])
@@ -104,3 +112,12 @@ class TestDeviceChecks:
         script = ["bash", "bench/device_checks.sh", "--smal"]
         done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (2, "usage: bench/device_checks.sh [--small]\n")
+
+
+def test_the_host_s_side_is_measured_on_real_counts(tmp_path: Path) -> None:
+    assert host.run(pairs=20, repeat=1, out=tmp_path / "host.json") == 0
+    rows = json.loads((tmp_path / "host.json").read_text())["rows"]
+    assert {(row["what"], row["from"]) for row in rows} == {
+        (what, place) for what in ("engine", "whole run") for place in ("folder", "tar")
+    }
+    assert all(row["pairs_per_s"] > 0 for row in rows)

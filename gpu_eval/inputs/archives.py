@@ -33,6 +33,7 @@ from gpu_eval.inputs.entries import (
     spans,
     unreadable,
 )
+from gpu_eval.inputs.tar_headers import read_headers
 
 MAX_FILE_SIZE = 2**30  # of one archive member, inflated: far above any label map, far below a bomb
 
@@ -110,6 +111,21 @@ class TarSource(_MappedArchive):
             return list(self._entries)
 
     def _index(self) -> list[Entry]:
+        members = read_headers(self._map, self._bytes)
+        if members is None:
+            names, entries = self._members()
+        else:
+            names = [member.name for member in members]
+            entries = [
+                Entry(plain_name(name), size, f"{offset}/{mtime}", offset)
+                for name, size, mtime, offset in members
+                if offset >= 0
+            ]
+        check_names(names, self.location)
+        return sorted((entry for entry in entries if not is_hidden_path(entry.name)), key=by_name)
+
+    def _members(self) -> tuple[list[str], list[Entry]]:
+        """The names of all members, and an entry for each file and link."""
         members: dict[str, Entry] = {}
         names: list[str] = []
         entries: list[Entry] = []
@@ -149,8 +165,7 @@ class TarSource(_MappedArchive):
                 found=f"no member and no end mark at byte {end}",
                 fix="copy or pack it again",
             )
-        check_names(names, self.location)
-        return sorted((entry for entry in entries if not is_hidden_path(entry.name)), key=by_name)
+        return names, entries
 
     def _read_member(self, entry: Entry, span: npt.NDArray[np.uint8], path: str) -> InputError | None:
         if entry.offset < 0:
