@@ -40,8 +40,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 OWNERS = {
-    "numba": {"engines/png_kernels.py", "engines/segment_kernels.py", "engines/simd.py"},
-    "llvmlite": {"engines/simd.py"},
+    "numba": {
+        *(f"engines/{name}.py" for name in ("png_kernels", "segment_kernels", "simd")),
+        "inputs/file_kernels.py",
+    },
+    "llvmlite": {"engines/simd.py", "inputs/file_kernels.py"},
     "deflate": {"engines/libdeflate.py"},
     "fsspec": {"inputs/sources.py"},
     "upath": {"storage.py"},

@@ -57,24 +57,33 @@ class _MappedArchive(ABC):
         self, entries: Sequence[Entry], buffer: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.int64], dict[int, InputError]]:
         offsets = spans(entries)
-        ends = offsets.tolist()
         problems: dict[int, InputError] = {}
         # A map read past the end of its file kills the process, so a shortened archive must be seen before.
         try:
-            size_now = os.stat(self.location).st_size
+            whole = os.stat(self.location).st_size == self._size
         except OSError:
-            size_now = -1
-        for index, entry in enumerate(entries):
-            span = buffer[ends[index] : ends[index + 1]]
+            whole = False
+        done = self._read_plain(entries, buffer, offsets) if whole else np.zeros(len(entries), bool)
+        for index in np.flatnonzero(~done).tolist():
+            entry, span = entries[index], buffer[offsets[index] : offsets[index + 1]]
             path = f"{self.location}/{entry.name}"
-            if size_now != self._size:
-                problem: InputError | None = unreadable(path, "the archive was replaced since it was opened")
-            else:
+            if whole:
                 problem = self._read_member(entry, span, path)
+            else:
+                problem = unreadable(path, "the archive was replaced since it was opened")
             if problem is not None:
                 problems[index] = problem
                 span[:] = 0
         return offsets, problems
+
+    def _read_plain(
+        self,
+        entries: Sequence[Entry],
+        buffer: npt.NDArray[np.uint8],  # noqa: ARG002
+        offsets: npt.NDArray[np.int64],  # noqa: ARG002
+    ) -> npt.NDArray[np.bool_]:
+        """Read the members whose bytes only need to be copied, all at once; which ones those were."""
+        return np.zeros(len(entries), bool)
 
     @abstractmethod
     def _read_member(self, entry: Entry, span: npt.NDArray[np.uint8], path: str) -> InputError | None:
@@ -167,14 +176,26 @@ class TarSource(_MappedArchive):
             )
         return names, entries
 
-    def _read_member(self, entry: Entry, span: npt.NDArray[np.uint8], path: str) -> InputError | None:
+    def _read_plain(
+        self, entries: Sequence[Entry], buffer: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        from gpu_eval.inputs.file_kernels import copy_spans
+
+        begins = np.array([entry.offset for entry in entries], np.int64)
+        inside = (begins >= 0) & (begins + np.diff(offsets) <= self._size)
+        copy_spans(self._bytes, np.where(inside, begins, -1), buffer, offsets)
+        return inside
+
+    def _read_member(
+        self,
+        entry: Entry,
+        span: npt.NDArray[np.uint8],  # noqa: ARG002
+        path: str,
+    ) -> InputError | None:
+        # The others are plain.
         if entry.offset < 0:
             return unreadable(path, "a link without a file in the archive", fix="pack with --dereference")
-        data = self._bytes[entry.offset : entry.offset + entry.size]
-        if data.size != entry.size:
-            return changed(path, f"{data.size} bytes", entry)
-        span[:] = data
-        return None
+        return changed(path, f"{max(self._size - entry.offset, 0)} bytes", entry)
 
 
 class ZipSource(_MappedArchive):

@@ -110,28 +110,35 @@ class FolderSource:
     def read_into(
         self, entries: Sequence[Entry], buffer: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.int64], dict[int, InputError]]:
-        offsets, view = spans(entries), buffer.data
-        ends = offsets.tolist()
+        from gpu_eval.inputs.file_kernels import read_files
+
+        offsets = spans(entries)
+        paths = [os.fsencode(self._prefix + entry.name) for entry in entries]
+        found = read_files(paths, offsets, buffer)
         problems: dict[int, InputError] = {}
-        surplus = bytearray(1)  # one byte more than listed is asked for: a grown file shows without an fstat
-        for index, entry in enumerate(entries):
-            span = view[ends[index] : ends[index + 1]]
-            path = self._prefix + entry.name
-            try:
-                handle = os.open(path, os.O_RDONLY)
-                try:
-                    size = _read_fully(handle, span, surplus)
-                finally:
-                    os.close(handle)
-            except OSError as error:
-                problems[index] = unreadable(path, "cannot be read", found=reason(error), cause=error)
-            else:
-                if size == entry.size:
-                    continue
-                found = f"{size} bytes" if size < entry.size else "more bytes"
-                problems[index] = changed(path, found, entry)
-            buffer[ends[index] : ends[index + 1]] = 0
+        for index in np.flatnonzero(found != np.diff(offsets)).tolist():
+            span = buffer[offsets[index] : offsets[index + 1]]
+            problem = self._read_one(entries[index], span.data)
+            if problem is not None:
+                problems[index] = problem
+                span[:] = 0
         return offsets, problems
+
+    def _read_one(self, entry: Entry, span: memoryview) -> InputError | None:
+        """Read a file with all patience, or say why that cannot be done."""
+        path = self._prefix + entry.name
+        try:
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                # One byte more than listed is asked for: a grown file shows without an fstat.
+                size = _read_fully(handle, span, bytearray(1))
+            finally:
+                os.close(handle)
+        except OSError as error:
+            return unreadable(path, "cannot be read", found=reason(error), cause=error)
+        if size == entry.size:
+            return None
+        return changed(path, f"{size} bytes" if size < entry.size else "more bytes", entry)
 
     def close(self) -> None:
         pass

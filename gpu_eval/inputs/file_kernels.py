@@ -1,0 +1,137 @@
+"""Many files read by one call that does not hold Python's lock.
+
+Reading a label map from the page cache takes some six microseconds, and Python's lock changes hands three
+times in them: threads that read side by side then wait for each other and for whoever computes. Numba calls
+the C library here, and Python is back when all files are read.
+"""
+
+# mypy cannot see through Numba's decorators.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+_INT, _LONG, _POINTER = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
+
+# `struct iovec` is an address and a size; two of them and the byte that is too much.
+_IOVECS = 5
+
+
+@intrinsic
+def _call_open(typingctx, function, path, flags):
+    """Call `int open(const char *, int)` at the address `function`."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(_INT, [_POINTER, _INT]).as_pointer()
+        path, flags = builder.inttoptr(args[1], _POINTER), builder.trunc(args[2], _INT)
+        return builder.sext(builder.call(builder.inttoptr(args[0], kind), [path, flags]), _LONG)
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _call_readv(typingctx, function, handle, buffers, count):
+    """Call `ssize_t readv(int, const struct iovec *, int)` at the address `function`."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(_LONG, [_INT, _POINTER, _INT]).as_pointer()
+        handle, count = (builder.trunc(args[i], _INT) for i in (1, 3))
+        buffers = builder.inttoptr(args[2], _POINTER)
+        return builder.call(builder.inttoptr(args[0], kind), [handle, buffers, count])
+
+    return types.int64(*[types.int64] * 4), codegen
+
+
+@intrinsic
+def _call_close(typingctx, function, handle):
+    """Call `int close(int)` at the address `function`."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(_INT, [_INT]).as_pointer()
+        handle = builder.trunc(args[1], _INT)
+        return builder.sext(builder.call(builder.inttoptr(args[0], kind), [handle]), _LONG)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _call_memcpy(typingctx, function, target, source, size):
+    """Call `void *memcpy(void *, const void *, size_t)` at the address `function`."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(_POINTER, [_POINTER, _POINTER, _LONG]).as_pointer()
+        target, source = (builder.inttoptr(args[i], _POINTER) for i in (1, 2))
+        copied = builder.call(builder.inttoptr(args[0], kind), [target, source, args[3]])
+        return builder.ptrtoint(copied, _LONG)
+
+    return types.int64(*[types.int64] * 4), codegen
+
+
+@njit(nogil=True, cache=True)
+def _read(paths, places, flags, target, offsets, iovecs, iovecs_at, functions, found):
+    """Read the file whose name stands at address paths + places[i] to target + offsets[i], for all i."""
+    for i in range(places.size):
+        handle = _call_open(functions[0], paths + places[i], flags)
+        if handle < 0:
+            found[i] = -1
+            continue
+        iovecs[0] = target + offsets[i]
+        iovecs[1] = offsets[i + 1] - offsets[i]
+        iovecs[2] = iovecs_at + 8 * (_IOVECS - 1)
+        iovecs[3] = 1
+        found[i] = _call_readv(functions[1], handle, iovecs_at, 2)
+        _call_close(functions[2], handle)
+
+
+@cache
+def _functions() -> Ints:
+    """Addresses of open, readv, close and memcpy."""
+    library = ctypes.CDLL(None)
+    named = (library.open, library.readv, library.close, library.memcpy)
+    return np.array([ctypes.cast(function, ctypes.c_void_p).value for function in named], np.int64)
+
+
+def read_files(paths: Sequence[bytes], offsets: Ints, target: Bytes) -> Ints:
+    """Read file i to target[offsets[i] : offsets[i + 1]]; how many bytes it gave, -1 for an error.
+
+    One byte more than there is room for means that the file holds more; fewer may also mean an interrupted
+    read. No path holds a zero byte.
+    """
+    names = np.frombuffer(b"\0".join(paths) + b"\0", np.uint8)
+    places = np.zeros(len(paths), np.int64)
+    np.cumsum([len(path) + 1 for path in paths[:-1]], out=places[1:])
+    iovecs, found = np.zeros(_IOVECS, np.int64), np.zeros(len(paths), np.int64)
+    if len(paths):
+        _read(
+            names.ctypes.data, places, os.O_RDONLY | os.O_CLOEXEC, target.ctypes.data, offsets,
+            iovecs, iovecs.ctypes.data, _functions(), found,
+        )  # fmt: skip
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _copy(source, begins, target, offsets, memcpy):
+    """Copy from address source + begins[i] to target + offsets[i], for all i with begins[i] >= 0."""
+    for i in range(begins.size):
+        if begins[i] >= 0:
+            _call_memcpy(memcpy, target + offsets[i], source + begins[i], offsets[i + 1] - offsets[i])
+
+
+def copy_spans(source: Bytes, begins: Ints, target: Bytes, offsets: Ints) -> None:
+    """Copy the bytes from source[begins[i]] on to target[offsets[i] : offsets[i + 1]].
+
+    Nothing for a begin below 0. All others lie within `source`.
+    """
+    _copy(source.ctypes.data, begins, target.ctypes.data, offsets, _functions()[3])
