@@ -17,6 +17,9 @@ from gpu_eval.metrics.bootstrap import Columns, Units
 from gpu_eval.metrics.confusion import Counts, Ratios
 from gpu_eval.storage import Place, read_table
 
+# A cell of an image's matrix, as fingerprints take it in: rows, so that the size of shards does not matter.
+_CELL = np.dtype([("image", "<i8"), ("gt", "<i2"), ("pred", "<i2"), ("pixels", "<i8")])
+
 # Protocol and what is scored under it: the number of a level of label maps, or "ap" and "ap50" of instances.
 Score = tuple[str, Any]
 
@@ -122,9 +125,11 @@ def read(folder: Place, labels: LabelSpace, images_expected: int) -> ImageCounts
         image = np.searchsorted(ids, cells["image_id"].to_numpy())
         gt = cells["gt"].to_numpy().astype(np.int64)
         pred, pixels = cells["pred"].to_numpy().astype(np.int64), cells["pixels"].to_numpy()
-        for one in key[scored]:
-            names.update(f"{one}\0".encode("utf-8", "surrogateescape"))
-        matrices.update(np.stack([image + len(keys), gt, pred, pixels], axis=1).astype("<i8").tobytes())
+        names.update("".join(f"{one}\0" for one in key[scored]).encode("utf-8", "surrogateescape"))
+        content = np.empty(pixels.size, _CELL)
+        content["image"], content["gt"] = image + len(keys), gt
+        content["pred"], content["pixels"] = pred, pixels
+        matrices.update(content.tobytes())
         of_gt = np.bincount(image * size + gt, pixels, ids.size * size)  # below 2^53: exact in float64
         gts.append(of_gt.astype(np.int64).reshape(ids.size, size))
         sums.append(columns.count(gt * size + pred, image, pixels, ids.size))
@@ -140,8 +145,8 @@ def read(folder: Place, labels: LabelSpace, images_expected: int) -> ImageCounts
         )
     gt_pixels = np.concatenate(gts)
     prints = [
-        hashlib.sha256(names.digest() + content).hexdigest()
-        for content in (gt_pixels.astype("<i8").tobytes(), matrices.digest())
+        hashlib.sha256(names.digest() + of_side).hexdigest()
+        for of_side in (gt_pixels.astype("<i8").tobytes(), matrices.digest())
     ]
     return ImageCounts(
         columns=columns,
