@@ -223,6 +223,9 @@ class TestResume:
         assert (run.facts["images_scored"], run.facts["images_failed"]) == (4, 2)
         score(split, tmp_path / "undisturbed", on_error="skip")
         assert_same_tables(tmp_path / "undisturbed", tmp_path / "run")
+        again = score(split, tmp_path / "run", resume=True)  # complete, and stays so
+        assert again.facts["on_error"] == "skip"
+        assert_same_tables(tmp_path / "undisturbed", tmp_path / "run")
 
     def test_resumed_run_tells_the_same_problems(self, split: TinySplit, tmp_path: Path) -> None:
         (split.preds / split.names[3]).write_bytes(b"no PNG")

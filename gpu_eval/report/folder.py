@@ -27,11 +27,14 @@ MANIFEST = "manifest.parquet"
 ENTRY = ("team", "method", "link")
 
 
-def begin(folder: Place, facts: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False) -> None:
+def begin(
+    folder: Place, facts: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
+) -> Mapping[str, Any]:
     """Make `folder` the folder of the run that `facts` describe (`fingerprint` is one of them).
 
     A new or empty folder is taken as it is. A run that lies there is continued with `resume` if its
-    fingerprint is the same, removed with `overwrite`, and otherwise left alone.
+    fingerprint is the same, removed with `overwrite`, and otherwise left alone. Returns what run.json said
+    of a run that is continued.
 
     Raises
         RunExists: another run or other files are there.
@@ -54,6 +57,7 @@ def begin(folder: Place, facts: Mapping[str, Any], *, resume: bool = False, over
     previous = read_facts(folder) if taken else {}  # nothing is removed before the run is known as ours
     if taken and overwrite:
         _remove(folder)
+        previous = {}
     elif taken:
         if not resume:
             raise RunExists(
@@ -70,6 +74,7 @@ def begin(folder: Place, facts: Mapping[str, Any], *, resume: bool = False, over
                 fix="repeat the first command with --resume, or start over with --overwrite",
             )
     write_facts(folder, {**facts, "complete": False})
+    return previous
 
 
 def _differences(previous: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:

@@ -130,7 +130,9 @@ def drive(
         "engine": crew.facts(),
         **plan.facts,
     }
-    run_folder.begin(folder, facts, resume=options.resume, overwrite=options.overwrite)
+    previous = run_folder.begin(folder, facts, resume=options.resume, overwrite=options.overwrite)
+    if previous.get("complete") and options.on_error == "stop":
+        facts["on_error"] = previous["on_error"]  # what was left out then does not undo the run now
     write_table(folder / run_folder.MANIFEST, plan.manifest, rows_per_group=manifests.ROWS_PER_GROUP)
     listed = time.perf_counter()
     with crew.executor(work.workplace) as executor:
@@ -152,7 +154,7 @@ def drive(
             "scoring": round(time.perf_counter() - listed, 6),
         },
     }
-    if problems and (options.on_error == "stop" or tally.scored == 0):
+    if problems and (facts["on_error"] == "stop" or tally.scored == 0):
         run_folder.write_facts(folder, facts)
         raise SplitProblems(
             "the split has problems" if tally.scored else "not one image could be scored",
