@@ -20,7 +20,7 @@ from gpu_eval.inputs.entries import Entry, Source
 from gpu_eval.inputs.instances import InstanceImage, Prediction
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.labels import load_labels
-from tests import test_engines, test_overlaps
+from tests import test_engines, test_overlaps, test_overlaps_golden
 from tests.support.host_cuda.sanitized import run_sanitized
 from tests.support.host_cuda.targets import TARGETS, HostTarget, open_target
 from tests.support.host_cupy import HostCupy, device_of
@@ -92,6 +92,10 @@ class TestOverlapParity(test_overlaps.TestParity):
 
 
 class TestBadInstances(test_overlaps.TestBadInput):
+    pass
+
+
+class TestOverlapGolden(test_overlaps_golden.TestGolden):
     pass
 
 
