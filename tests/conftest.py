@@ -1,12 +1,7 @@
-"""A tiny split in IDD's layout, what its counts must be, and the command as a process of its own."""
+"""A tiny split in IDD's layout, and what its counts must be."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,19 +21,6 @@ HEIGHT, WIDTH = 40, 64
 CLASSES = 26
 
 Map = npt.NDArray[np.integer]
-
-# The command, with an engine so slow that a signal hits it in the middle.
-SLOW_COMMAND = """
-import sys, time
-from gpu_eval.cli import main
-from gpu_eval.engines.cpu import CpuEngine
-score = CpuEngine.score
-def slow(self, *arguments):
-    time.sleep(0.4)
-    return score(self, *arguments)
-CpuEngine.score = slow
-main(sys.argv[1:], prog_name="gpu-eval")
-"""
 
 
 @dataclass(frozen=True)
@@ -107,28 +89,3 @@ def assert_same_tables(one: Path, other: Path) -> None:
     for name in left:
         assert left[name].schema.equals(right[name].schema), name
         assert repr(left[name].to_pylist()) == repr(right[name].to_pylist()), name
-
-
-def start_slow_score(*arguments: object) -> subprocess.Popen[bytes]:
-    """`gpu-eval score` as a process that takes 0.4 s per shard."""
-    command = [sys.executable, "-c", SLOW_COMMAND, "score", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}, preexec_fn=hear_ctrl_c
-    )
-
-
-def hear_ctrl_c() -> None:
-    """For a child process: what runs in a shell's background inherits that SIGINT is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def wait_for_parts(folder: Path, count: int, process: subprocess.Popen[bytes]) -> list[Path]:
-    """The committed parts, as soon as there are at least `count`."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        parts = sorted((folder / "images").glob("part-*.parquet"))
-        if len(parts) >= count:
-            return parts
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    raise AssertionError(f"no {count} parts in {folder} after two minutes")

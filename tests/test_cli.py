@@ -19,7 +19,8 @@ from click.testing import CliRunner, Result
 import gpu_eval
 from gpu_eval import errors
 from gpu_eval.cli import main
-from tests.conftest import SUFFIX, TinySplit, assert_same_tables, start_slow_score, wait_for_parts
+from tests.conftest import SUFFIX, TinySplit, assert_same_tables
+from tests.support.slow import start_slow, wait_for_parts
 
 HEAVY = ("numpy", "numba", "pyarrow", "duckdb", "rich", "pandas", "PIL", "fsspec", "click.testing")
 
@@ -375,7 +376,7 @@ class TestProcess:
     ) -> None:
         out = tmp_path / "run"
         options = ["--res", "native", "--shard-size", 1, "-j", 1]
-        running = start_slow_score(split.gts, split.preds, "-o", out, *options)
+        running = start_slow("score", split.gts, split.preds, "-o", out, *options)
         try:
             wait_for_parts(out, parts, running)
             deadline = time.monotonic() + 60

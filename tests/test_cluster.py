@@ -24,8 +24,8 @@ from gpu_eval.scheduling.cluster import DaskExecutor, ask_workers, check_version
 from gpu_eval.scheduling.shards import Shard, cut
 from gpu_eval.scheduling.starting import connect, plain_tcp_warning, start_local, tls
 from gpu_eval.version import __version__
-from tests.conftest import hear_ctrl_c
 from tests.support.dask_processes import ROOT, DaskProcesses, dask_processes, end
+from tests.support.slow import hear_ctrl_c
 from tests.support.toy_work import Toy, trivial, wait_for
 
 

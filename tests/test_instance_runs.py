@@ -21,7 +21,6 @@ from gpu_eval.metrics.instances import PROTOCOLS
 from gpu_eval.report.instance_run import InstanceRun
 from gpu_eval.runs.instances import PART_TABLES
 from gpu_eval.runs.joining import ClusterOptions, joined
-from tests.conftest import wait_for_parts
 from tests.reference import instances as reference
 from tests.reference.instances import VOID, Image, Prediction
 from tests.support.instance_split import (
@@ -33,11 +32,11 @@ from tests.support.instance_split import (
     make_images,
     make_split,
     score,
-    start_slow_instances,
     tables_of,
     write,
     write_coco,
 )
+from tests.support.slow import start_slow, wait_for_parts
 from tests.test_cli import gpu_eval_command
 from tests.test_instances import close
 
@@ -222,7 +221,7 @@ def stop_at(split: InstanceFiles, out: Path, images: int, **options: Any) -> Non
 class TestResume:
     def test_killed_run_is_finished_with_equal_tables(self, split: InstanceFiles, tmp_path: Path) -> None:
         out = tmp_path / "killed"
-        process = start_slow_instances(split.gts, split.preds, "-o", out, "--shard-size", 1, "-j", 1)
+        process = start_slow("instances", split.gts, split.preds, "-o", out, "--shard-size", 1, "-j", 1)
         try:
             wait_for_parts(out, 3, process)
         finally:

@@ -24,7 +24,8 @@ from gpu_eval.report.run import Run
 from gpu_eval.runs.semantic import PART_TABLES
 from gpu_eval.scheduling import shards as sharding
 from gpu_eval.scheduling.shards import Shard
-from tests.conftest import TinySplit, assert_same_tables, make_split, start_slow_score, wait_for_parts
+from tests.conftest import TinySplit, assert_same_tables, make_split
+from tests.support.slow import start_slow, wait_for_parts
 
 
 def score(split: TinySplit, out: Path, **options: Any) -> Run:
@@ -53,8 +54,8 @@ class TestKilled:
         self, split: TinySplit, tmp_path: Path, parts: int
     ) -> None:
         out = tmp_path / "killed"
-        process = start_slow_score(
-            split.gts, split.preds, "-o", out, "--res", "native", "--shard-size", 1, "-j", 1
+        process = start_slow(
+            "score", split.gts, split.preds, "-o", out, "--res", "native", "--shard-size", 1, "-j", 1
         )
         done = {}
         try:

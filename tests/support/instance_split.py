@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +21,6 @@ from tests.reference.instances import EVALUATED, Image, Prediction
 
 GT_SUFFIX, LIST_SUFFIX = "_gtFine_instanceids.png", "_leftImg8bit.txt"
 CLASSES = (6, 9, 12)
-
-# The command, with an engine so slow that a signal hits it in the middle.
-SLOW_COMMAND = """
-import sys, time
-from gpu_eval.cli import main
-from gpu_eval.engines.cpu import CpuEngine
-overlaps = CpuEngine.overlaps
-def slow(self, *arguments):
-    time.sleep(0.4)
-    return overlaps(self, *arguments)
-CpuEngine.overlaps = slow
-main(sys.argv[1:], prog_name="gpu-eval")
-"""
 
 
 @dataclass(frozen=True)
@@ -165,9 +149,3 @@ def assert_same_tables(one: Path, other: Path) -> None:
     for name in left:
         assert left[name].schema.equals(right[name].schema), name
         assert repr(left[name].to_pylist()) == repr(right[name].to_pylist()), name
-
-
-def start_slow_instances(*arguments: object) -> subprocess.Popen[bytes]:
-    """`gpu-eval instances` as a process that takes 0.4 s per shard."""
-    command = [sys.executable, "-c", SLOW_COMMAND, "instances", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
