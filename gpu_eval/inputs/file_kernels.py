@@ -80,19 +80,25 @@ def _call_memcpy(typingctx, function, target, source, size):
 
 
 @njit(nogil=True, cache=True)
-def _read(paths, places, flags, target, offsets, iovecs, iovecs_at, functions, found):
-    """Read the file whose name stands at address paths + places[i] to target + offsets[i], for all i."""
-    for i in range(places.size):
-        handle = _call_open(functions[0], paths + places[i], flags)
-        if handle < 0:
-            found[i] = -1
-            continue
-        iovecs[0] = target + offsets[i]
-        iovecs[1] = offsets[i + 1] - offsets[i]
-        iovecs[2] = iovecs_at + 8 * (_IOVECS - 1)
-        iovecs[3] = 1
-        found[i] = _call_readv(functions[1], handle, iovecs_at, 2)
-        _call_close(functions[2], handle)
+def _read(paths, flags, target, offsets, functions, as_listed):
+    """Read files to their spans, mark those that gave exactly as many bytes, and count the others."""
+    iovecs = np.empty(_IOVECS, np.int64)
+    name, odd = 0, 0
+    for i in range(as_listed.size):
+        size = offsets[i + 1] - offsets[i]
+        found = np.int64(-1)
+        handle = _call_open(functions[0], paths.ctypes.data + name, flags)
+        if handle >= 0:
+            iovecs[0], iovecs[1] = target.ctypes.data + offsets[i], size
+            iovecs[2], iovecs[3] = iovecs.ctypes.data + 8 * (_IOVECS - 1), 1
+            found = _call_readv(functions[1], handle, iovecs.ctypes.data, 2)
+            _call_close(functions[2], handle)
+        as_listed[i] = found == size
+        odd += found != size
+        while paths[name] != 0:
+            name += 1
+        name += 1
+    return odd
 
 
 @cache
@@ -103,30 +109,24 @@ def _functions() -> Ints:
     return np.array([ctypes.cast(function, ctypes.c_void_p).value for function in named], np.int64)
 
 
-def read_files(paths: Sequence[bytes], offsets: Ints, target: Bytes) -> Ints:
-    """Read file i to target[offsets[i] : offsets[i + 1]]; how many bytes it gave, -1 for an error.
+def read_files(paths: Sequence[bytes], offsets: Ints, target: Bytes) -> list[int]:
+    """Read file i to target[offsets[i] : offsets[i + 1]]; which ones did not give exactly so many bytes.
 
-    One byte more than there is room for means that the file holds more; fewer may also mean an interrupted
-    read. No path holds a zero byte.
+    Those are missing, unreadable, shorter or longer, or the read was interrupted; their spans may hold
+    anything. No path holds a zero byte.
     """
     names = np.frombuffer(b"\0".join(paths) + b"\0", np.uint8)
-    places = np.zeros(len(paths), np.int64)
-    np.cumsum([len(path) + 1 for path in paths[:-1]], out=places[1:])
-    iovecs, found = np.zeros(_IOVECS, np.int64), np.zeros(len(paths), np.int64)
-    if len(paths):
-        _read(
-            names.ctypes.data, places, os.O_RDONLY | os.O_CLOEXEC, target.ctypes.data, offsets,
-            iovecs, iovecs.ctypes.data, _functions(), found,
-        )  # fmt: skip
-    return found
+    as_listed = np.empty(len(paths), np.bool_)
+    odd = _read(names, os.O_RDONLY | os.O_CLOEXEC, target, offsets, _functions(), as_listed)
+    return np.flatnonzero(~as_listed).tolist() if odd else []
 
 
 @njit(nogil=True, cache=True)
-def _copy(source, begins, target, offsets, memcpy):
-    """Copy from address source + begins[i] to target + offsets[i], for all i with begins[i] >= 0."""
+def _copy(source, begins, target, offsets, functions):
     for i in range(begins.size):
         if begins[i] >= 0:
-            _call_memcpy(memcpy, target + offsets[i], source + begins[i], offsets[i + 1] - offsets[i])
+            to, begin = target.ctypes.data + offsets[i], source.ctypes.data + begins[i]
+            _call_memcpy(functions[3], to, begin, offsets[i + 1] - offsets[i])
 
 
 def copy_spans(source: Bytes, begins: Ints, target: Bytes, offsets: Ints) -> None:
@@ -134,4 +134,4 @@ def copy_spans(source: Bytes, begins: Ints, target: Bytes, offsets: Ints) -> Non
 
     Nothing for a begin below 0. All others lie within `source`.
     """
-    _copy(source.ctypes.data, begins, target.ctypes.data, offsets, _functions()[3])
+    _copy(source, begins, target, offsets, _functions())

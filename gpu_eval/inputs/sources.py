@@ -114,9 +114,8 @@ class FolderSource:
 
         offsets = spans(entries)
         paths = [os.fsencode(self._prefix + entry.name) for entry in entries]
-        found = read_files(paths, offsets, buffer)
         problems: dict[int, InputError] = {}
-        for index in np.flatnonzero(found != np.diff(offsets)).tolist():
+        for index in read_files(paths, offsets, buffer):
             span = buffer[offsets[index] : offsets[index + 1]]
             problem = self._read_one(entries[index], span.data)
             if problem is not None:
