@@ -74,7 +74,7 @@ sys.exit(0 if serves else 2)
   exit 2
 fi
 
-step smoke 70 "$python" -m bench.gpu_smoke
+step smoke 60 "$python" -m bench.gpu_smoke
 # Warnings of an unknown machine's CuPy or driver are told, and fail nothing.
 step tests 110 "$python" -m pytest -m gpu -W default -p no:cacheprovider -q \
   "${suites[@]}"

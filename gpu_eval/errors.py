@@ -28,6 +28,7 @@
         IncomparableRuns       runs of different ground truth, protocol, resolution or images
       EngineError              an engine failed
         EngineUnavailable      the engine asked for cannot serve on this machine (exit code 2)
+        DeviceFailed           a device failed, and this process cannot use it any more
       ClusterError             a Dask cluster failed
       Interrupted              Ctrl-C: what is done is kept (exit code 130)
 
@@ -193,6 +194,10 @@ class EngineError(GpuEvalError):
 
 class EngineUnavailable(EngineError):
     exit_code = 2
+
+
+class DeviceFailed(EngineError):
+    pass
 
 
 class ClusterError(GpuEvalError):

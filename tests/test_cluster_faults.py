@@ -25,6 +25,7 @@ from tests.support.toy_work import (
     Unpicklable,
     always_deadly,
     dangerous,
+    failing_device,
     score_one,
     wait_for,
 )
@@ -188,6 +189,9 @@ class TestPoison:
 class TestFindPoison:
     def test_images_that_kill_or_hang_are_found_and_those_that_raise_are_not(self) -> None:
         assert find_poison(dangerous, 0, 9, timeout=2) == (2, 4)
+
+    def test_images_at_which_the_device_fails_are_found_too(self) -> None:
+        assert find_poison(failing_device, 1, 10) == (4, 8)
 
     def test_known_poison_is_not_touched(self) -> None:
         assert find_poison(dangerous, 1, 6, timeout=2, known=(2,)) == (4,)

@@ -16,6 +16,7 @@ from gpu_eval.engines.cpu import CpuEngine
 from gpu_eval.engines.cuda import CudaEngine
 from gpu_eval.engines.engine import Engine, ImageOverlaps, ImageResult, ScoreTask, make_task
 from gpu_eval.engines.pipeline import Limits
+from gpu_eval.errors import DeviceFailed
 from gpu_eval.inputs.entries import Entry, Source
 from gpu_eval.inputs.instances import InstanceImage, Prediction
 from gpu_eval.inputs.pairs import Pair
@@ -266,6 +267,43 @@ class TestMemory:
         assert cupy.allocated() > 0
         engine.close()
         assert cupy.allocated() == 0
+
+
+class TestFailingDevice:
+    """A device that fails says so in every call from then on, and nobody waits for ever."""
+
+    @pytest.mark.parametrize("eager", [False, True])
+    @pytest.mark.parametrize("fails_at", [1, 2, 9])
+    def test_every_call_says_so(self, fails_at: int, eager: bool) -> None:
+        engine = host_engine(HostCupy(fails_at=fails_at, eager=eager), pairs=7)
+        label_map = np.zeros((9, 9), np.uint8)
+        for call in (
+            lambda: engine.score(*memory_pairs(FILES), NATIVE),
+            lambda: engine.score(*memory_pairs(FILES), NATIVE),
+            lambda: engine.overlaps(*TestInstanceBatches.images(9)),
+            lambda: engine.confusion(label_map, label_map, NATIVE),
+        ):
+            with pytest.raises(DeviceFailed, match=r"device failed \(found cudaErrorIllegalAddress"):
+                call()
+        engine.close()
+
+    def test_threads_that_share_the_lanes_all_come_back(self) -> None:
+        engine = host_engine(HostCupy(fails_at=8), pairs=4)
+        told: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                engine.score(*memory_pairs(FILES), NATIVE)
+            except DeviceFailed as error:
+                told.append(error)
+
+        threads = [threading.Thread(target=run, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert len(told) == 4
+        engine.close()
 
 
 class TestLanes:

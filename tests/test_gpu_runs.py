@@ -54,12 +54,17 @@ def dask(tmp_path: Path) -> Iterator[DaskProcesses]:
         yield processes
 
 
+def start(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gpu_eval", *map(str, words)],
+        env={**os.environ, **WITH_GPU, **environment},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+
+
 def gpu_eval_with_a_gpu(*words: object) -> str:
     """What the command prints, standard error first."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gpu_eval", *map(str, words)],
-        env={**os.environ, **WITH_GPU}, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    done = start(*words)
     assert done.returncode == 0, done.stderr
     return done.stderr + done.stdout
 
@@ -119,6 +124,22 @@ class TestAlone:
         ours, cpus = (one.sql("SELECT * FROM instances ORDER BY ALL") for one in (run, theirs))
         assert repr(ours.to_pylist()) == repr(cpus.to_pylist())
 
+    def test_a_device_that_fails_is_one_line_and_the_run_goes_on_without_it(
+        self, split: TinySplit, on_cpu: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "run"
+        words = ("score", split.gts, split.preds, "-o", out, "--res", "native", "--shard-size", 1)
+        done = start(*words, HOST_CUPY_FAILS=f"20:{tmp_path / 'failed'}")
+        assert done.returncode == 1
+        (line,) = [line for line in done.stderr.splitlines() if "error" in line]
+        assert "the CUDA device failed (found cudaErrorIllegalAddress" in line
+        assert "--resume" in line
+        assert "Traceback" not in done.stderr
+        run = score(split, out, "--resume", "--engine", "cpu")
+        assert run.facts["images_resumed"] > 0
+        assert decoders(run) == {"simd", "cuda"}
+        assert_same_but_for_the_decoder(on_cpu, out)
+
 
 class TestOnClusters:
     def test_a_worker_per_gpu_gives_the_tables_of_the_cpu(
@@ -141,4 +162,15 @@ class TestOnClusters:
         words = ("--scheduler-file", dask.scheduler_file, "--engine", engine)
         run = score(split, tmp_path / "run", *words)
         assert decoders(run) == used
+        assert_same_but_for_the_decoder(on_cpu, tmp_path / "run")
+
+    def test_a_worker_dies_of_its_device_and_another_process_scores_the_shard(
+        self, split: TinySplit, on_cpu: Path, tmp_path: Path, dask: DaskProcesses
+    ) -> None:
+        failed = tmp_path / "failed"
+        dask.start_workers(1, environment={**WITH_GPU, "HOST_CUPY_FAILS": f"10:{failed}"})
+        words = ("--scheduler-file", dask.scheduler_file, "--engine", "cuda")
+        run = score(split, tmp_path / "run", *words)
+        assert failed.exists()
+        assert len(run.facts["workers"]) == 2  # the one that died, and the one that the nanny started
         assert_same_but_for_the_decoder(on_cpu, tmp_path / "run")

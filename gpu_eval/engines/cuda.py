@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from gpu_eval.engines import launch
 from gpu_eval.engines.device import Bytes, Device, DeviceArray, Event, OutOfDeviceMemory
 from gpu_eval.engines.engine import Confusion, ImageOverlaps, ImageResult, ScoreTask
 from gpu_eval.engines.verdict import different_shapes
-from gpu_eval.errors import EngineUnavailable, OptionError
+from gpu_eval.errors import DeviceFailed, EngineUnavailable, OptionError
 from gpu_eval.inputs.instances import InstanceImage
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.inputs.sources import Source
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 OLDEST = 75
 
 INSTALL = "pip install 'gpu-eval[cuda12]' or 'gpu-eval[cuda13]', as the driver's CUDA version says"
+
+# cudaErrorMemoryAllocation (driver_types.h).
+_OUT_OF_MEMORY = 2
 
 # DLPack's numbers of memory that a CUDA device can read (dlpack.h): kDLCUDA, kDLCUDAManaged.
 _ON_CUDA = (2, 13)
@@ -133,7 +136,13 @@ class CupyDevice:
                 fix="move the arrays to another device",
             )
         self._id = usable[0] if number is None else number
-        self._pool = self._cupy.cuda.MemoryPool()
+        cuda = self._cupy.cuda
+        self.failures: tuple[type[Exception], ...] = (
+            cuda.runtime.CUDARuntimeError,
+            cuda.driver.CUDADriverError,
+            cuda.compiler.CompileException,
+        )
+        self._pool = cuda.MemoryPool()
         self._modules: dict[tuple[str, tuple[str, ...]], launch.Module] = {}
         self._lock = threading.Lock()
 
@@ -157,6 +166,8 @@ class CupyDevice:
         try:
             memory = self._cupy.cuda.alloc_pinned_memory(max(size, 1))
         except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            if error.status != _OUT_OF_MEMORY:
+                raise
             raise OutOfDeviceMemory(_line(error)) from error
         return np.frombuffer(memory, np.uint8, size)
 
@@ -192,7 +203,7 @@ class CupyDevice:
 
     def close(self) -> None:
         self._modules.clear()
-        with self._cupy.cuda.Device(self._id):
+        with suppress(*self.failures), self._cupy.cuda.Device(self._id):
             self._pool.free_all_blocks()
 
 
@@ -215,11 +226,26 @@ class _Stream(AbstractContextManager[None]):
         self._entered.pop().close()
 
 
+@contextmanager
+def _told(device: Device) -> Iterator[None]:
+    """Say in one line that the device failed. Raises DeviceFailed."""
+    try:
+        yield
+    except device.failures as error:
+        raise DeviceFailed(
+            "the CUDA device failed",
+            found=_line(error),
+            fix="see nvidia-smi and the system's log; --resume finishes a run in a new process, with "
+            "--engine cpu without the device",
+        ) from error
+
+
 class CudaEngine:
     """Scores on one device, with `threads` host threads for reading and for what is left to the CPU.
 
     `threads` is the cores this process may use, `device` the first usable CUDA device, and `limits` what
-    fits its memory, unless given. Raises EngineUnavailable where there is no device.
+    fits its memory, unless given. Raises EngineUnavailable where there is no device; scoring raises
+    DeviceFailed where it fails, for which no image is to blame.
     """
 
     name = "cuda"
@@ -268,7 +294,8 @@ class CudaEngine:
         from gpu_eval.engines.pipeline_pairs import PairScoring
 
         scoring = PairScoring(pairs, gts, preds, task, limits=self._limits, readers=self._readers)
-        drive(self._lanes, scoring.start)
+        with _told(self._device):
+            drive(self._lanes, scoring.start)
         left = scoring.left
         if left:
             results = self._cpu.score([pairs[i] for i in left], gts, preds, task)
@@ -280,7 +307,8 @@ class CudaEngine:
         from gpu_eval.engines.pipeline_overlaps import OverlapScoring
 
         scoring = OverlapScoring(images, gts, preds, limits=self._limits, readers=self._readers)
-        drive(self._lanes, scoring.start)
+        with _told(self._device):
+            drive(self._lanes, scoring.start)
         left = scoring.left
         if left:
             results = self._cpu.overlaps([images[i] for i in left], gts, preds)
@@ -294,7 +322,7 @@ class CudaEngine:
         if not gt.size:
             return np.zeros((task.n_classes + 2,) * 2, np.int64)
         held = [np.ascontiguousarray(side, np.uint8) for side in (gt, pred)]  # until the copies are done
-        with self._arrays_lock, self._arrays_stream:
+        with _told(self._device), self._arrays_lock, self._arrays_stream:
             sides = []
             for side in held:
                 memory = self._device.allocate(side.size)
@@ -328,9 +356,10 @@ def confusion_on_device(gt: Any, pred: Any, task: ScoreTask) -> Confusion:
     if arrays[0].shape != arrays[1].shape:
         raise different_shapes(arrays[0].shape, arrays[1].shape)
     left_over = flat_shape(arrays[0].shape)[2]
-    with arrays[0].device:
+    device = _device(numbers[0])
+    with _told(device), arrays[0].device:
         sides = [_labels(array) for array in arrays]
-        return count_labels(_device(numbers[0]), sides[0], sides[1], task, left_over)
+        return count_labels(device, sides[0], sides[1], task, left_over)
 
 
 @cache

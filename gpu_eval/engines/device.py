@@ -34,6 +34,10 @@ class Device(Protocol):
     order, and do not wait. Host memory that is copied from or to must not change until they are done.
     """
 
+    @property
+    def failures(self) -> tuple[type[Exception], ...]:
+        """What all of this raises, at once or later, when the device fails. Nothing works from then on."""
+
     def describe(self) -> str:
         """One line: the device's name and memory, versions."""
 

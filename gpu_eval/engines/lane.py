@@ -151,8 +151,7 @@ class Lane:
 
     def settle(self) -> None:
         """Wait for whatever was begun; for batches that are given up."""
-        if self._events:
+        begun, self._events = self._events, []
+        if begun:
             with self.stream:
-                self.mark("")
-            self._events[-1][1].synchronize()
-            self._events.clear()
+                self.device.record().synchronize()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 
 from gpu_eval.engines.device import Device
@@ -72,9 +73,10 @@ def drive(lanes: Lanes, start: Callable[[Lane], Batch | None]) -> None:
             if next(running[-1][1], StopIteration) is StopIteration:
                 lanes.put(running.pop()[0])
     finally:
-        for lane, _ in running:
-            lane.settle()
-            lanes.put(lane)
+        with ExitStack() as given_up:  # all lanes go back, also those of a device that has failed
+            for lane, _ in running:
+                given_up.callback(lanes.put, lane)
+                given_up.callback(lane.settle)
 
 
 def _free_lane(lanes: Lanes, *, patient: bool) -> Lane | None:

@@ -9,6 +9,7 @@ import asyncio
 import importlib.metadata
 import itertools
 import queue
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from gpu_eval.errors import ClusterError, GpuEvalError, OptionError
+from gpu_eval.errors import ClusterError, DeviceFailed, GpuEvalError, OptionError
 from gpu_eval.scheduling.runner import Done, Killed
 from gpu_eval.scheduling.shards import Shard
 from gpu_eval.version import __version__
@@ -182,16 +183,23 @@ class Answer:
 
 
 def serve(work: Packed, shard: Shard, version: str) -> Answer:
-    """Runs on a worker: score a shard, if the driver has this version of the package."""
+    """Runs on a worker: score a shard, if the driver has this version of the package.
+
+    A worker whose device fails dies of it, as of any image that kills it.
+    """
     from distributed import get_worker
 
-    address = str(get_worker().address)
+    worker = get_worker()
+    address = str(worker.address)
     if version != __version__:
         return Answer(address, __version__)
     started = time.perf_counter()
     try:
         summary = work(shard)
     except GpuEvalError as error:
+        if isinstance(error, DeviceFailed) and worker.nanny:
+            # Only a new process has a working device. The nanny starts it, and the shard goes elsewhere.
+            signal.raise_signal(signal.SIGKILL)
         # As an answer: it would fail the same way again, and Dask would retry it.
         return Answer(address, __version__, time.perf_counter() - started, error=error)
     return Answer(address, __version__, time.perf_counter() - started, summary)

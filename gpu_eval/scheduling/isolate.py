@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import IO
 
-from gpu_eval.errors import EngineError
+from gpu_eval.errors import DeviceFailed, EngineError
 
 # If more images of one shard than this kill their process, it is not the images.
 MOST_POISON = 16
@@ -46,7 +46,7 @@ def find_poison(
 
     `run_one` is pickled. An image that takes longer than `timeout` seconds is poison too, and a child may
     take `start_timeout` to begin. `known` images are left out. An image at which `run_one` raises is not
-    poison: who scores it for good meets the exception.
+    poison, since who scores it for good meets the exception; one at which a device fails is.
 
     Raises EngineError if the child does not start, or if more than MOST_POISON images kill it.
     """
@@ -153,7 +153,9 @@ def _child() -> None:
         with ThreadPoolExecutor(1) as pool:
             for image in images:
                 parent.write(f"{image}\n")
-                pool.submit(run_one, image).exception()  # waits; an exception is not a death
+                # Waits. An exception is no death, but that of a device is one.
+                if isinstance(pool.submit(run_one, image).exception(), DeviceFailed):
+                    signal.raise_signal(signal.SIGKILL)
         parent.write(f"{_END}\n")
 
 

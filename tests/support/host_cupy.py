@@ -20,7 +20,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -44,6 +44,18 @@ Bytes = npt.NDArray[np.uint8]
 class CUDARuntimeError(RuntimeError):
     """`cupy.cuda.runtime.CUDARuntimeError`."""
 
+    def __init__(self, text: str, status: int = 999) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class CUDADriverError(RuntimeError):
+    """`cupy.cuda.driver.CUDADriverError`."""
+
+
+class CompileException(Exception):
+    """`cupy.cuda.compiler.CompileException`."""
+
 
 class OutOfMemoryError(MemoryError):
     """`cupy.cuda.memory.OutOfMemoryError`."""
@@ -54,6 +66,9 @@ class HostCupy(ModuleType):
 
     `schedule` and `mode` are the host executor's. `driver` and `built_for` are CUDA versions as CUDA writes
     them; `no_device` and `no_nvrtc` are texts of errors. `free` may be changed at any time.
+
+    From launch number `fails_at` on (from 1) the device has failed, as CUDA has it: what touches it raises,
+    the launch itself only when it is done. `on_failure` is called then.
 
     Counts: `uploads` to a device, `launches`, allocations `refused` for want of memory.
     """
@@ -70,6 +85,8 @@ class HostCupy(ModuleType):
         built_for: int = 13000,
         no_device: str | None = None,
         no_nvrtc: str | None = None,
+        fails_at: int | None = None,
+        on_failure: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__("cupy")
         self.__spec__ = ModuleSpec("cupy", None)
@@ -77,6 +94,8 @@ class HostCupy(ModuleType):
         self.free, self.eager = free, eager
         self.abilities = tuple(abilities)
         self.uploads = self.launches = self.refused = 0
+        self.fails_at, self._on_failure = fails_at, on_failure
+        self._failed = False
         self._schedule, self._mode = schedule, mode
         self._driver, self._built_for = driver, built_for
         self._no_device, self._no_nvrtc = no_device, no_nvrtc
@@ -93,6 +112,8 @@ class HostCupy(ModuleType):
             Device=_bound(_Device, self),
             Event=_bound(_Event, self),
             MemoryPool=_bound(_Pool, self),
+            compiler=SimpleNamespace(CompileException=CompileException),
+            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             Stream=self._stream,
             alloc_pinned_memory=lambda size: _Pinned(self, size),
             get_current_stream=self.current_stream,
@@ -174,7 +195,18 @@ class HostCupy(ModuleType):
         self._alive = [reference for reference, _ in alive]
         return sum(memory.size for _, memory in alive)
 
+    def fail(self) -> None:
+        """The device is gone from here on."""
+        self._failed = True
+        self._on_failure()
+
+    def check(self) -> None:
+        """What every call of CUDA does first."""
+        if self._failed:
+            raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered", 700)
+
     def take(self, size: int) -> _Memory:
+        self.check()
         if self.allocated() + size > self.free:
             self.refused += 1
             raise OutOfMemoryError(f"Out of memory allocating {size} bytes of {self.free}.")
@@ -287,6 +319,7 @@ class _Stream:
 
     def put(self, work: Callable[[], object]) -> int:
         """Queue work; the number that `run_to` takes."""
+        self._cupy.check()
         with self._lock:
             self._queue.append(work)
             self._queued += 1
@@ -294,9 +327,15 @@ class _Stream:
                 self.run_to(self._queued)
             return self._queued
 
+    def put_back(self, memory: Bytes) -> None:
+        """Memory that was taken on this stream is free: in the order of its work."""
+        with suppress(CUDARuntimeError):
+            self.put(lambda: memory.fill(GARBAGE))
+
     def run_to(self, number: int) -> None:
         with self._lock:
             while self._done < number:
+                self._cupy.check()
                 self._done += 1
                 self._queue.popleft()()
 
@@ -338,9 +377,9 @@ class _Memory:
         self.size, self.device_id = size, cupy.current_device
         self.host: Bytes = np.full(size, GARBAGE, np.uint8)
         assert self.host.ctypes.data % 16 == 0
-        # As CuPy's pools do, give it back to the stream that it was taken on: in the order of its work.
+        # As CuPy's pools do, give it back to the stream that it was taken on.
         host, stream = self.host, cupy.current_stream()
-        weakref.finalize(self, stream.put, lambda: host.fill(GARBAGE)).atexit = False
+        weakref.finalize(self, stream.put_back, host).atexit = False
 
 
 class _Pinned(bytearray):
@@ -498,8 +537,12 @@ class _RawModule:
             assert isinstance(block, tuple)
             values = [_argument(cupy, argument) for argument in arguments]
             cupy.launches += 1
+            number = cupy.launches
 
             def run() -> None:
+                if cupy.fails_at is not None and number >= cupy.fails_at:
+                    cupy.fail()
+                    cupy.check()
                 with _EXECUTOR:
                     function(grid, block, values)
 

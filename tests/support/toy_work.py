@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gpu_eval.errors import CorruptImage
+from gpu_eval.errors import CorruptImage, DeviceFailed
 from gpu_eval.scheduling.isolate import find_poison
 from gpu_eval.scheduling.shards import Shard
 
@@ -73,6 +73,12 @@ class IsolatingToy(Toy):
 
 def score_one(toy: Toy, image: int) -> int:
     return toy.score(image)
+
+
+def failing_device(image: int) -> None:
+    """The device fails at every image that can be divided by four."""
+    if image % 4 == 0:
+        raise DeviceFailed("the CUDA device failed")
 
 
 def images_of(shard: Shard) -> list[int]:
