@@ -313,12 +313,24 @@ def _torchmetrics(roots: tuple[Path, Path], number: int) -> dict[str, Any]:
     label = f"torchmetrics on the device, {PILLOW_WORKERS} Pillow processes"
     try:
         import torch
-        from torch.utils.data import DataLoader
-        from torchmetrics.classification import MulticlassConfusionMatrix
+        import torchmetrics  # noqa: F401
     except ImportError as error:
         return {"contestant": label, "from": "folder", "missing": error.name}
     if not torch.cuda.is_available():
         return {"contestant": label, "from": "folder", "missing": "a torch with CUDA"}
+    try:
+        return timed_row(
+            {"contestant": label, "from": "folder"}, number, _torchmetrics_work(roots, number), 1
+        )
+    except (RuntimeError, ValueError, OSError) as error:  # a rival that fails must not cost our own results
+        return {"contestant": label, "from": "folder", "missing": str(error).partition("\n")[0]}
+
+
+def _torchmetrics_work(roots: tuple[Path, Path], number: int) -> Callable[[], None]:
+    """Counts the split once, and has done so: its worker processes are there."""
+    from torch.utils.data import DataLoader
+    from torchmetrics.classification import MulticlassConfusionMatrix
+
     gts = sorted(roots[0].rglob("*.png"))
     files = [(gt, roots[1] / gt.relative_to(roots[0])) for gt in gts]
     loader = DataLoader(
@@ -338,7 +350,7 @@ def _torchmetrics(roots: tuple[Path, Path], number: int) -> dict[str, Any]:
             raise ValueError("torchmetrics did not count every pixel")
 
     work()
-    return timed_row({"contestant": label, "from": "folder"}, number, work, 1)
+    return work
 
 
 # --- on the terminal -----------------------------------------------------------------------------
