@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import gpu_eval
 from gpu_eval import errors, storage
+from gpu_eval.report import folder as run_folder
 from gpu_eval.report.run import Run
 from gpu_eval.runs.semantic import PART_TABLES
 from gpu_eval.scheduling import shards as sharding
@@ -226,6 +227,29 @@ class TestResume:
         assert_same_tables(tmp_path / "undisturbed", tmp_path / "run")
         again = score(split, tmp_path / "run", resume=True)  # complete, and stays so
         assert again.facts["on_error"] == "skip"
+        assert_same_tables(tmp_path / "undisturbed", tmp_path / "run")
+
+    @pytest.mark.parametrize("on_error", ["stop", "skip", "void"])
+    @pytest.mark.parametrize("side", ["gts", "preds"])
+    def test_folder_that_goes_away_is_not_taken_for_broken_images(
+        self, split: TinySplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str, on_error: str
+    ) -> None:
+        folder, away = getattr(split, side), tmp_path / "away"
+        begin = run_folder.begin
+
+        def begin_and_lose(*arguments: Any, **options: Any) -> Any:
+            folder.rename(away)
+            return begin(*arguments, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(run_folder, "begin", begin_and_lose)
+            with pytest.raises(errors.UnreadableSource, match="no image of a shard can be read here") as told:
+                score(split, tmp_path / "run", on_error=on_error, shard_size=3)
+        assert str(folder) in str(told.value)
+        assert list((tmp_path / "run").rglob("part-*")) == []
+        away.rename(folder)
+        score(split, tmp_path / "run", on_error=on_error, shard_size=3, resume=True)
+        score(split, tmp_path / "undisturbed", on_error=on_error, shard_size=3)
         assert_same_tables(tmp_path / "undisturbed", tmp_path / "run")
 
     def test_resumed_run_tells_the_same_problems(self, split: TinySplit, tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from gpu_eval.engines.engine import ImageOverlaps
-from gpu_eval.errors import FatalImage, InputError, MalformedPredictions, MissingPrediction
+from gpu_eval.errors import (
+    FatalImage,
+    InputError,
+    MalformedPredictions,
+    MissingPrediction,
+    UnreadableFile,
+)
 from gpu_eval.inputs.instances import InstanceImage, Rle
 from gpu_eval.labels.instances import InstanceSpace
 from gpu_eval.metrics.instances import InstanceTable, image_table
@@ -52,6 +58,9 @@ class InstanceWork(ShardWork[InstanceImage, ImageOverlaps]):
 
     def count(self, images: Sequence[InstanceImage], tools: Tools) -> list[ImageOverlaps]:
         return tools.engine.overlaps(images, tools.gts, tools.preds)
+
+    def is_unread(self, result: ImageOverlaps) -> bool:
+        return any(isinstance(error, UnreadableFile) for error in result.errors)
 
     def given_up(self, error: FatalImage) -> ImageOverlaps:
         return ImageOverlaps(errors=[error])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from gpu_eval.engines.engine import ImageResult, ScoreTask
-from gpu_eval.errors import FatalImage, MissingPrediction
+from gpu_eval.errors import FatalImage, MissingPrediction, UnreadableFile
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.labels import LabelSpace
 from gpu_eval.report import tables
@@ -38,6 +38,9 @@ class SemanticWork(ShardWork[Pair, ImageResult]):
 
     def count(self, images: Sequence[Pair], tools: Tools) -> list[ImageResult]:
         return tools.engine.score(images, tools.gts, tools.preds, self.task)
+
+    def is_unread(self, result: ImageResult) -> bool:
+        return isinstance(result.error, UnreadableFile)
 
     def given_up(self, error: FatalImage) -> ImageResult:
         return ImageResult(error=error)

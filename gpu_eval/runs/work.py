@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 
-from gpu_eval.errors import FatalImage
+from gpu_eval.errors import FatalImage, UnreadableSource
 from gpu_eval.runs import workplace
 from gpu_eval.runs.tally import Tally, fatal_image
 from gpu_eval.runs.workplace import Tools, Workplace
@@ -41,6 +42,10 @@ class ShardWork(ABC, Generic[Image, Result]):
         """What the engine makes of each image."""
 
     @abstractmethod
+    def is_unread(self, result: Result) -> bool:
+        """Whether a file of the image could not be read, or is not the one that was listed."""
+
+    @abstractmethod
     def given_up(self, error: FatalImage) -> Result:
         """The result of an image that is not to be touched again."""
 
@@ -65,6 +70,7 @@ class ShardWork(ABC, Generic[Image, Result]):
                 for i, image in enumerate(images)
             ]
             seconds = tools.engine.take_seconds()
+        self._check_read(ordered)
         scored = time.perf_counter()
         part = self.part(shard.first, images, ordered)
         tables = {name: part[name] for name in self.part_tables}
@@ -72,6 +78,21 @@ class ShardWork(ABC, Generic[Image, Result]):
         tally = self.tally(part)
         tally.seconds.update({**seconds, "write": time.perf_counter() - scored})
         return tally
+
+    def _check_read(self, results: Sequence[Result]) -> None:
+        """Refuse a shard of which nothing could be read: it is this process that does not see the files.
+
+        A worker that joins late, on a machine where a folder is not mounted, would turn good images into
+        error rows. Of a single image nobody can tell.
+        """
+        if len(results) > 1 and all(map(self.is_unread, results)):
+            places = " or ".join(filter(None, (self.workplace.gts, self.workplace.preds)))
+            raise UnreadableSource(
+                "no image of a shard can be read here",
+                file=places,
+                found=f"{len(results)} images in a row without their files on {socket.gethostname()}",
+                fix="see that all workers see the same files, then go on with --resume",
+            )
 
     def try_image(self, image: int) -> None:
         """Count one image and forget it: what it does to the process is the answer."""
