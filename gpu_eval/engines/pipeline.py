@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
-from gpu_eval.engines.device import Device
+from gpu_eval.engines.device import Device, OutOfDeviceMemory
 from gpu_eval.engines.lane import Lane
 
 LANES = 2
@@ -27,6 +28,7 @@ PAIRS, FILES = 512, 2048
 BATCH_BYTES = 256 << 20
 
 Batch = Iterator[None]
+Step = TypeVar("Step")
 
 
 class Lanes(SimpleQueue[Lane]):
@@ -77,6 +79,31 @@ def drive(lanes: Lanes, start: Callable[[Lane], Batch | None]) -> None:
             for lane, _ in running:
                 given_up.callback(lanes.put, lane)
                 given_up.callback(lane.settle)
+
+
+def fitted(
+    lane: Lane,
+    limits: Limits,
+    picks: list[int],
+    attempt: Callable[[list[int]], Step | None],
+    too_many: Callable[[list[int], int], None],
+) -> Step | None:
+    """What `attempt` makes of as many of the picks as fit; None where that is nothing.
+
+    Where memory runs out the budget and the picks are halved, and `too_many` gets the other half and how many
+    are tried next. What does not fit alone is not among them: it stays without a result.
+    """
+    while picks:
+        try:
+            return attempt(picks)
+        except OutOfDeviceMemory:
+            lane.settle()
+            lane.free()
+            limits.halve()
+            half = len(picks) // 2
+            too_many(picks[half:] if half else [], half)
+            picks = picks[:half]
+    return None
 
 
 def _free_lane(lanes: Lanes, *, patient: bool) -> Lane | None:

@@ -21,7 +21,7 @@ from gpu_eval.engines.device import DeviceArray, OutOfDeviceMemory
 from gpu_eval.engines.engine import ImageOverlaps
 from gpu_eval.engines.lane import Lane
 from gpu_eval.engines.launch import MapPlace
-from gpu_eval.engines.pipeline import Batch, Limits
+from gpu_eval.engines.pipeline import Batch, Limits, fitted
 from gpu_eval.engines.pipeline_files import Files, Ints, find_streams, read_files
 from gpu_eval.inputs.entries import Entry
 from gpu_eval.inputs.instances import InstanceImage, Rle
@@ -82,20 +82,10 @@ class OverlapScoring:
         return 1 + len(self._masks[image] or ())
 
     def _batch(self, lane: Lane, picks: list[int]) -> Batch:
-        step = None
-        while picks:
-            try:
-                files = self._read(lane, picks)
-                step = self._decode(lane, picks, files)
-                break
-            except OutOfDeviceMemory:
-                lane.settle()
-                lane.free()
-                self.limits.halve()
-                self._limit = max(self._limit // 2, 1)
-                # An image that does not fit alone stays without a result.
-                self._todo.extendleft(reversed(picks[len(picks) // 2 :] if len(picks) > 1 else []))
-                picks = picks[: len(picks) // 2]
+        def decode(some: list[int]) -> _Counting | None:
+            return self._decode(lane, some, self._read(lane, some))
+
+        step = fitted(lane, self.limits, picks, decode, self._too_many)
         if step is None:
             return
         yield
@@ -107,6 +97,10 @@ class OverlapScoring:
             return
         yield
         self.results.update(step.collect(lane))
+
+    def _too_many(self, beyond: list[int], next_number: int) -> None:  # noqa: ARG002  # files are limited here
+        self._limit = max(self._limit // 2, 1)
+        self._todo.extendleft(reversed(beyond))
 
     def _read(self, lane: Lane, picks: Sequence[int]) -> Files:
         """The gts' files, then all masks, image after image."""

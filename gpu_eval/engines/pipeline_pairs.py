@@ -15,10 +15,9 @@ import numpy as np
 
 from gpu_eval.engines import launch, png_kernels
 from gpu_eval.engines.decoding import Decoding, Maps, costs, fits_slot
-from gpu_eval.engines.device import OutOfDeviceMemory
 from gpu_eval.engines.engine import ImageResult, ScoreTask
 from gpu_eval.engines.lane import Lane
-from gpu_eval.engines.pipeline import Batch, Limits
+from gpu_eval.engines.pipeline import Batch, Limits, fitted
 from gpu_eval.engines.pipeline_files import Files, Ints, find_streams, read_files
 from gpu_eval.engines.verdict import aspect_warning, fold_outside
 from gpu_eval.inputs import nearest
@@ -83,23 +82,17 @@ class PairScoring:
         self._todo.extendleft(reversed(picks))
 
     def _batch(self, lane: Lane, picks: list[int]) -> Batch:
-        counting = None
-        while picks:
-            try:
-                files = self._read(lane, picks)
-                counting = self._launch(lane, picks, files)
-                break
-            except OutOfDeviceMemory:
-                lane.settle()
-                lane.free()
-                self.limits.halve()
-                # A pair that does not fit alone stays without a result.
-                self._limit = max(len(picks) // 2, 1)
-                self._put_back(picks[len(picks) // 2 :] if len(picks) > 1 else [])
-                picks = picks[: len(picks) // 2]
+        def launch(some: list[int]) -> _Counting | None:
+            return self._launch(lane, some, self._read(lane, some))
+
+        counting = fitted(lane, self.limits, picks, launch, self._too_many)
         if counting is not None:
             yield
             self._collect(lane, counting)
+
+    def _too_many(self, beyond: list[int], next_number: int) -> None:
+        self._limit = max(next_number, 1)
+        self._put_back(beyond)
 
     def _read(self, lane: Lane, picks: Sequence[int]) -> Files:
         """The gts' files, then the predictions'."""
