@@ -101,6 +101,11 @@ class ImageCounts(Counted):
         return {level: miou for (_, level), (miou, _) in self.columns.scores(self.sums, ["idd"]).items()}
 
 
+def digest_of_keys(keys: Sequence[str]) -> bytes:
+    """SHA-256 of the names of images, each with a zero byte behind it: what all fingerprints begin with."""
+    return hashlib.sha256("".join(f"{key}\0" for key in keys).encode("utf-8", "surrogateescape")).digest()
+
+
 def read(folder: Place, labels: LabelSpace, images_expected: int) -> ImageCounts:
     """Read the parts of a run folder, one at a time.
 
@@ -114,7 +119,7 @@ def read(folder: Place, labels: LabelSpace, images_expected: int) -> ImageCounts
     missing: list[str] = []
     sums = [np.zeros((0, columns.width), np.int64)]
     gts = [np.zeros((0, size), np.int64)]
-    names, matrices = hashlib.sha256(), hashlib.sha256()
+    matrices = hashlib.sha256()
     for name in sorted(path.name for path in (folder / "images").glob("part-*.parquet")):
         images = read_table(folder / "images" / name, ["image_id", "key", "drive", "status"])
         cells = read_table(folder / "cells" / name, ["image_id", "gt", "pred", "pixels"])
@@ -125,7 +130,6 @@ def read(folder: Place, labels: LabelSpace, images_expected: int) -> ImageCounts
         image = np.searchsorted(ids, cells["image_id"].to_numpy())
         gt = cells["gt"].to_numpy().astype(np.int64)
         pred, pixels = cells["pred"].to_numpy().astype(np.int64), cells["pixels"].to_numpy()
-        names.update("".join(f"{one}\0" for one in key[scored]).encode("utf-8", "surrogateescape"))
         content = np.empty(pixels.size, _CELL)
         content["image"], content["gt"] = image + len(keys), gt
         content["pred"], content["pixels"] = pred, pixels
@@ -144,8 +148,9 @@ def read(folder: Place, labels: LabelSpace, images_expected: int) -> ImageCounts
             fix="run again with --resume to restore it, or with --overwrite",
         )
     gt_pixels = np.concatenate(gts)
+    names = digest_of_keys(keys)
     prints = [
-        hashlib.sha256(names.digest() + of_side).hexdigest()
+        hashlib.sha256(names + of_side).hexdigest()
         for of_side in (gt_pixels.astype("<i8").tobytes(), matrices.digest())
     ]
     return ImageCounts(

@@ -19,7 +19,7 @@ from gpu_eval.metrics.average_precision import average_precision
 from gpu_eval.metrics.bootstrap import Units
 from gpu_eval.metrics.confusion import Counts, Ratios
 from gpu_eval.metrics.instances import PROTOCOLS, InstanceTable, Outcomes, gt_classes, outcomes, take
-from gpu_eval.report.counts import Counted, Score, Scores
+from gpu_eval.report.counts import Counted, Score, Scores, digest_of_keys
 
 # What is scored, as in the scores table.
 MEASURES = ("ap", "ap50")
@@ -94,9 +94,7 @@ def count(
     key, drive = images["key"].to_numpy(), images["drive"].to_numpy()
     table = take(table, images["image_id"].to_numpy()[scored])
     keys = tuple(key[scored].tolist())
-    names = hashlib.sha256()
-    for one in keys:
-        names.update(f"{one}\0".encode("utf-8", "surrogateescape"))
+    names = digest_of_keys(keys)
     gt = _gt_digests(table, space, len(keys))
     content = gt.astype("<i8").tobytes()
     return InstanceCounts(
@@ -104,8 +102,8 @@ def count(
         drives=tuple(drive[scored].tolist()),
         gt=gt,
         missing=frozenset(key[~scored].tolist()),
-        gt_fingerprint=hashlib.sha256(names.digest() + content).hexdigest(),
-        pred_fingerprint=hashlib.sha256(names.digest() + content + _pred_digest(table)).hexdigest(),
+        gt_fingerprint=hashlib.sha256(names + content).hexdigest(),
+        pred_fingerprint=hashlib.sha256(names + content + _pred_digest(table)).hexdigest(),
         table=table,
         space=space,
         area=area,

@@ -118,8 +118,10 @@ def gpu_resources(client: Client) -> dict[str, float] | None:
     return needed if any(shares) and not all(shares) else None
 
 
-def workers_with(client: Client, resources: Mapping[str, float] | None) -> list[str]:
-    """The addresses of the workers that can score shards which need `resources`."""
+def workers_with(client: Client, resources: Mapping[str, float] | None) -> list[str] | None:
+    """The addresses of the workers that can score shards which need `resources`; None for all of them."""
+    if resources is None:
+        return None
     return sorted(address for address, worker in _workers(client).items() if _slots(worker, resources))
 
 
