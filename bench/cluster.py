@@ -19,11 +19,11 @@ from typing import Any
 
 from bench import machine, overhead
 from bench.output import write_json
-from gpu_eval.scheduling import runner
-from gpu_eval.scheduling.cluster import DaskExecutor
-from gpu_eval.scheduling.runner import Executor, InProcessExecutor
+from gpu_eval.scheduling import loop as runner
+from gpu_eval.scheduling.dask_cluster import connect
+from gpu_eval.scheduling.dask_executor import DaskExecutor
+from gpu_eval.scheduling.loop import Executor, InProcessExecutor
 from gpu_eval.scheduling.shards import Shard
-from gpu_eval.scheduling.starting import connect
 
 MEMORY_GOAL_MB = 300.0
 FEW = 2000

@@ -26,9 +26,9 @@ from rich.table import Table
 import gpu_eval
 from bench import gpu_kernels, machine, workload
 from bench.output import write_json
-from gpu_eval.engines import cuda
-from gpu_eval.engines.cpu import CpuEngine
-from gpu_eval.engines.cuda import CudaEngine, CupyDevice
+from gpu_eval.engines.cpu.engine import CpuEngine
+from gpu_eval.engines.cuda import engine as cuda
+from gpu_eval.engines.cuda.engine import CudaEngine, CupyDevice
 from gpu_eval.engines.engine import Engine, ScoreTask, make_task
 from gpu_eval.inputs.pairs import Pair, pair_up
 from gpu_eval.inputs.sources import Source, open_source

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.workload import HEIGHT, WIDTH
-from gpu_eval.engines import launch
-from gpu_eval.engines.cpu import available_cores
-from gpu_eval.engines.decoding import Decoding, Maps
-from gpu_eval.engines.device import Device, Event
-from gpu_eval.engines.lane import Lane, Stopwatch
+from gpu_eval.engines.cpu.engine import available_cores
+from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cuda.decode import Decoding, Maps
+from gpu_eval.engines.cuda.device import Device, Event
+from gpu_eval.engines.cuda.files import find_streams, read_files
+from gpu_eval.engines.cuda.lane import Lane, Stopwatch
 from gpu_eval.engines.libdeflate import load_libdeflate
-from gpu_eval.engines.pipeline_files import find_streams, read_files
-from gpu_eval.inputs.entries import Entry, Source
+from gpu_eval.inputs.source import Entry, Source
 from gpu_eval.inputs.sources import open_source
 from gpu_eval.labels import load_labels
 

@@ -13,14 +13,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from gpu_eval import synthetic
-from gpu_eval.engines import cuda
-from gpu_eval.engines.cpu import CpuEngine
-from gpu_eval.engines.cuda import CudaEngine
+from gpu_eval.engines.cpu.engine import CpuEngine
+from gpu_eval.engines.cuda import engine as cuda
+from gpu_eval.engines.cuda.engine import CudaEngine
 from gpu_eval.engines.engine import make_task
 from gpu_eval.errors import InputError
-from gpu_eval.inputs.entries import Entry
-from gpu_eval.inputs.instances import InstanceImage, Prediction
+from gpu_eval.inputs.instance_split import InstanceImage, Prediction
 from gpu_eval.inputs.pairs import Pair
+from gpu_eval.inputs.source import Entry
 from gpu_eval.labels import load_labels
 
 SIZES = ((1, 1), (5, 700), (48, 64), (97, 131), (64, 2100))

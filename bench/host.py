@@ -25,10 +25,11 @@ import gpu_eval
 from bench import machine, workload
 from bench.gpu import list_pairs, pack, timed_row
 from bench.output import write_json
-from gpu_eval.engines import cuda, launch
-from gpu_eval.engines.cpu import CpuEngine
-from gpu_eval.engines.cuda import CudaEngine
-from gpu_eval.engines.device import Bytes, Event
+from gpu_eval.engines.cpu.engine import CpuEngine
+from gpu_eval.engines.cuda import engine as cuda
+from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cuda.device import Bytes, Event
+from gpu_eval.engines.cuda.engine import CudaEngine
 from gpu_eval.engines.engine import make_task
 from gpu_eval.inputs.sources import open_source
 from gpu_eval.labels import load_labels

@@ -35,12 +35,12 @@ from bench.cpu import Timing, ratio
 from bench.output import write_json
 from bench.workload import HEIGHT, WIDTH, zlib_stream
 from gpu_eval import score_instances, synthetic
-from gpu_eval.engines.cpu import CpuEngine
-from gpu_eval.inputs.instances import read_split
+from gpu_eval.engines.cpu.engine import CpuEngine
+from gpu_eval.inputs.instance_split import read_split
 from gpu_eval.inputs.sources import open_source
 from gpu_eval.labels import load_labels
-from gpu_eval.labels.instances import load_instances
-from gpu_eval.report.instance_run import InstanceRun
+from gpu_eval.labels.instance_space import load_instances
+from gpu_eval.results.instance_run import InstanceRun
 
 IDD = load_instances("idd")
 GT_INSTANCES, MASKS = 20, 25

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.workload import HEIGHT, WIDTH
-from gpu_eval.engines.cpu import CpuEngine
+from gpu_eval.engines.cpu.engine import CpuEngine
 from gpu_eval.engines.engine import ScoreTask, make_task
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.inputs.sources import Entry, Source, open_source

@@ -12,7 +12,7 @@ import numpy as np
 
 import gpu_eval
 from bench import workload
-from gpu_eval.runs.joining import ClusterOptions, joined
+from gpu_eval.runs.cluster_options import ClusterOptions, joined
 
 # Images per shard, and how many images are scored: enough shards to see one, few enough to wait for.
 SHARD_SIZES = {1: 384, 16: 1024, 256: 2048, 1024: 4096}

@@ -22,15 +22,18 @@ import numpy as np
 from bench import machine
 from bench.output import write_json
 from gpu_eval.labels import load_labels
-from gpu_eval.labels.instances import load_instances
-from gpu_eval.metrics import bootstrap, precision_bootstrap
-from gpu_eval.metrics.instances import InstanceTable, outcomes
-from gpu_eval.report import compare, html, leaderboard, tables
-from gpu_eval.report import folder as run_folder
-from gpu_eval.report import run as report
-from gpu_eval.report.run import open_run
-from gpu_eval.report.schema import FORMAT_VERSION, SEMANTIC
-from gpu_eval.report.tables import ImageRow
+from gpu_eval.labels.instance_space import load_instances
+from gpu_eval.metrics import average_precision_bootstrap as precision_bootstrap
+from gpu_eval.metrics import bootstrap
+from gpu_eval.metrics.matching import InstanceTable, outcomes
+from gpu_eval.page import html
+from gpu_eval.results import compare, leaderboard
+from gpu_eval.results import semantic_run as report
+from gpu_eval.results.semantic_run import open_run
+from gpu_eval.run_folder import folder as run_folder
+from gpu_eval.run_folder import semantic_tables as tables
+from gpu_eval.run_folder.schema import FORMAT_VERSION, SEMANTIC
+from gpu_eval.run_folder.semantic_tables import ImageRow
 from gpu_eval.scheduling import shards as sharding
 
 SHARD = 512

@@ -23,17 +23,18 @@ import numpy as np
 
 from bench import machine
 from bench.output import write_json
-from gpu_eval.inputs.entries import Entry
 from gpu_eval.inputs.pairs import pair_up
+from gpu_eval.inputs.source import Entry
 from gpu_eval.labels import load_labels
-from gpu_eval.report import counts, tables
-from gpu_eval.report import folder as run_folder
-from gpu_eval.report.tables import ImageRow
-from gpu_eval.runs import manifest
-from gpu_eval.runs.semantic import PART_TABLES
+from gpu_eval.results import images as counts
+from gpu_eval.run_folder import folder as run_folder
+from gpu_eval.run_folder import manifest
+from gpu_eval.run_folder import semantic_tables as tables
+from gpu_eval.run_folder.semantic_tables import ImageRow
 from gpu_eval.scheduling import shards as sharding
 from gpu_eval.scheduling.shards import Shard
 from gpu_eval.storage import write_table
+from gpu_eval.tasks.semantic import PART_TABLES
 
 SUFFIX = "_gtFine_labellevel3Ids.png"
 IMAGES = 1_000_000_000

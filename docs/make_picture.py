@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gpu_eval import api, synthetic  # noqa: E402
-from tests import browser  # noqa: E402
+from tests.support import browser  # noqa: E402
 
 TARGET = ROOT / "docs" / "report.png"
 PAIRS = 48

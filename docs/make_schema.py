@@ -1,10 +1,10 @@
-"""Writes docs/schema.md from `gpu_eval.report.schema`: `python docs/make_schema.py`."""
+"""Writes docs/schema.md from `gpu_eval.run_folder.schema`: `python docs/make_schema.py`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gpu_eval.report import schema
+from gpu_eval.run_folder import schema
 
 TARGET = Path(__file__).with_name("schema.md")
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     )
     from gpu_eval.errors import GpuEvalError
     from gpu_eval.labels import LabelSpace, load_labels
-    from gpu_eval.report.compare import Comparison
-    from gpu_eval.report.instance_run import InstanceRun
-    from gpu_eval.report.run import Run
+    from gpu_eval.results.compare import Comparison
+    from gpu_eval.results.instance_run import InstanceRun
+    from gpu_eval.results.semantic_run import Run
     from gpu_eval.version import __version__
 
 __all__ = [

@@ -1,5 +1,5 @@
 """`python -m gpu_eval` is `gpu-eval`."""
 
-from gpu_eval.cli import main
+from gpu_eval.cli.commands import main
 
 main(prog_name="gpu-eval")

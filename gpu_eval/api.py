@@ -11,33 +11,32 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from gpu_eval.engines.engine import make_task
+from gpu_eval.engines.resize import parse_resolution
 from gpu_eval.errors import OptionError
 from gpu_eval.inputs.coco import read_split_coco
-from gpu_eval.inputs.instances import read_split
-from gpu_eval.inputs.nearest import parse_resolution
+from gpu_eval.inputs.instance_split import read_split
 from gpu_eval.inputs.pairs import pair_up
 from gpu_eval.labels import Labels, as_labels
-from gpu_eval.labels.instances import load_instances
+from gpu_eval.labels.instance_space import load_instances
 from gpu_eval.meter import ConfusionMeter, confusion_matrix
 from gpu_eval.metrics.bootstrap import RESAMPLES
-from gpu_eval.metrics.instances import AREA, check_area
-from gpu_eval.report import compare as comparing
-from gpu_eval.report import folder as run_folder
-from gpu_eval.report import leaderboard as ranking
-from gpu_eval.report import run as report
-from gpu_eval.report import schema
-from gpu_eval.report.compare import Comparison
-from gpu_eval.report.instance_run import InstanceRun, area_facts, describe_space
-from gpu_eval.report.instance_run import finish as finish_instances
-from gpu_eval.report.run import Run
-from gpu_eval.report.run import open_run as open_semantic
-from gpu_eval.runs import manifest
-from gpu_eval.runs.crew import make_crew
-from gpu_eval.runs.driver import Options, Plan, Progress, drive, stop_early
-from gpu_eval.runs.instances import DECODERS, InstanceWork
-from gpu_eval.runs.semantic import SemanticWork
-from gpu_eval.runs.tally import Tally
+from gpu_eval.metrics.matching import AREA, check_area
+from gpu_eval.results import compare as comparing
+from gpu_eval.results import leaderboard as ranking
+from gpu_eval.results import semantic_run as report
+from gpu_eval.results.compare import Comparison
+from gpu_eval.results.instance_run import InstanceRun, area_facts, describe_space
+from gpu_eval.results.instance_run import finish as finish_instances
+from gpu_eval.results.semantic_run import Run
+from gpu_eval.results.semantic_run import open_run as open_semantic
+from gpu_eval.run_folder import folder as run_folder
+from gpu_eval.run_folder import manifest, schema
+from gpu_eval.runs.drive import Options, Plan, Progress, drive, stop_early
+from gpu_eval.runs.workers import make_crew
 from gpu_eval.storage import Place, place
+from gpu_eval.tasks.instance import DECODERS, InstanceWork
+from gpu_eval.tasks.semantic import SemanticWork
+from gpu_eval.tasks.summary import Tally
 from gpu_eval.version import __version__
 
 if TYPE_CHECKING:
@@ -297,7 +296,7 @@ def _opened(run: AnyRun | str | os.PathLike[str]) -> AnyRun:
 
 def check_html() -> None:
     """Raise OptionError where the libraries that the HTML report needs are not installed."""
-    from gpu_eval.report import html
+    from gpu_eval.page import html
 
     html.load_bundler()
 
@@ -322,7 +321,7 @@ def write_html(
         ReportError: the page cannot be written.
     """
     from gpu_eval import thumbnails
-    from gpu_eval.report import html
+    from gpu_eval.page import html
 
     check_html()  # before the pictures, which take longer
     if not isinstance(run, Run):  # of instances: WrongKind, opened or not

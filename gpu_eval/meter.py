@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_eval.engines.cuda import confusion_on_device, is_on_device
+from gpu_eval.engines.counts import different_shapes, fold_outside
+from gpu_eval.engines.cuda.engine import confusion_on_device, is_on_device
 from gpu_eval.engines.engine import Engine, ScoreTask, make_engine, make_task
-from gpu_eval.engines.verdict import different_shapes, fold_outside
 from gpu_eval.errors import OptionError
 from gpu_eval.labels import Labels, as_labels
 from gpu_eval.metrics import semantic

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from gpu_eval.engines.resize import index_table
 from gpu_eval.errors import GpuEvalError, InputError, OptionError
 from gpu_eval.inputs import png
-from gpu_eval.inputs.nearest import index_table
 from gpu_eval.inputs.sources import Entry, Source, open_source
 from gpu_eval.labels import Labels, LabelSpace, as_labels
-from gpu_eval.report import findings
-from gpu_eval.report.folder import MANIFEST
-from gpu_eval.report.gallery import ERROR_COLOURS, Pictures, Thumbnail, worst_images
-from gpu_eval.report.run import Run
+from gpu_eval.page import findings
+from gpu_eval.page.worst_images import ERROR_COLOURS, Pictures, Thumbnail, worst_images
+from gpu_eval.results.semantic_run import Run
+from gpu_eval.run_folder.folder import MANIFEST
 from gpu_eval.storage import read_table
 
 WORST = 8

@@ -76,8 +76,8 @@ def split(tmp_path: Path) -> TinySplit:
 
 def tables_of(folder: Path) -> dict[str, pa.Table]:
     """All tables of a complete run."""
-    from gpu_eval.report import schema
-    from gpu_eval.report.run import open_run
+    from gpu_eval.results.semantic_run import open_run
+    from gpu_eval.run_folder import schema
 
     run = open_run(folder)
     return {name: run.sql(f"SELECT * FROM {name} ORDER BY ALL") for name in schema.tables()}

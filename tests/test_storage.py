@@ -12,10 +12,10 @@ import pytest
 
 import gpu_eval
 from gpu_eval import api, errors, storage
-from gpu_eval.report import folder as run_folder
-from gpu_eval.report import schema
-from gpu_eval.report.instance_run import InstanceRun
-from gpu_eval.report.run import Run
+from gpu_eval.results.instance_run import InstanceRun
+from gpu_eval.results.semantic_run import Run
+from gpu_eval.run_folder import folder as run_folder
+from gpu_eval.run_folder import schema
 from tests.conftest import TinySplit
 from tests.support import instance_split
 

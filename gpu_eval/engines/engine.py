@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.errors import EngineUnavailable, InputError, OptionError
-from gpu_eval.inputs.instances import InstanceImage
+from gpu_eval.inputs.instance_split import InstanceImage
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.inputs.sources import Source
 from gpu_eval.labels import LabelSpace
@@ -148,7 +148,8 @@ class EngineStatus:
 
 def survey() -> list[EngineStatus]:
     """What `gpu-eval info` tells about every engine."""
-    from gpu_eval.engines import cpu, cuda
+    from gpu_eval.engines.cpu import engine as cpu
+    from gpu_eval.engines.cuda import engine as cuda
 
     return [EngineStatus("cpu", *cpu.available()), EngineStatus("cuda", *cuda.available())]
 
@@ -194,12 +195,12 @@ def check_available(name: str) -> None:
 
 
 def _cpu(threads: int | None) -> Engine:
-    from gpu_eval.engines.cpu import CpuEngine
+    from gpu_eval.engines.cpu.engine import CpuEngine
 
     return CpuEngine(threads)
 
 
 def _cuda(threads: int | None) -> Engine:
-    from gpu_eval.engines.cuda import CudaEngine
+    from gpu_eval.engines.cuda.engine import CudaEngine
 
     return CudaEngine(threads)

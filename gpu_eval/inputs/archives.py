@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.errors import InputError, UnreadableSource
-from gpu_eval.inputs.entries import (
+from gpu_eval.inputs.source import (
     Entry,
     by_name,
     changed,
@@ -179,7 +179,7 @@ class TarSource(_MappedArchive):
     def _read_plain(
         self, entries: Sequence[Entry], buffer: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.bool_]:
-        from gpu_eval.inputs.file_kernels import copy_spans
+        from gpu_eval.inputs.read_many import copy_spans
 
         begins = np.array([entry.offset for entry in entries], np.int64)
         inside = (begins >= 0) & (begins + np.diff(offsets) <= self._size)

@@ -12,12 +12,12 @@ from typing import Any, TypeGuard
 
 from gpu_eval.errors import ExtraPrediction, MalformedPredictions
 from gpu_eval.inputs.coco_file import is_image_id, read_coco
-from gpu_eval.inputs.entries import Source, plain_name
-from gpu_eval.inputs.instances import InstanceImage, InstanceSplit, Prediction, Rle
+from gpu_eval.inputs.instance_split import InstanceImage, InstanceSplit, Prediction, Rle
 from gpu_eval.inputs.pairs import folders_to_drop, gts_by_key, notes_on_dropped
 from gpu_eval.inputs.prediction_lists import Findings, expected_label, label_problem
 from gpu_eval.inputs.rle import EXPECTED_RLE, decode_rle, read_rle
-from gpu_eval.labels.instances import InstanceSpace
+from gpu_eval.inputs.source import Source, plain_name
+from gpu_eval.labels.instance_space import InstanceSpace
 
 __all__ = ["decode_rle", "read_split_coco"]
 

@@ -17,10 +17,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from gpu_eval.errors import InputError, MalformedPredictions, UnreadableSource
-from gpu_eval.inputs.entries import reason
 from gpu_eval.inputs.prediction_lists import Findings, shown
+from gpu_eval.inputs.source import reason
 from gpu_eval.inputs.sources import open_source
-from gpu_eval.labels.instances import InstanceSpace
+from gpu_eval.labels.instance_space import InstanceSpace
 
 MAX_BYTES = 2**31
 

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from gpu_eval.errors import InputError, MalformedPredictions, UnsafePath
-from gpu_eval.labels.instances import InstanceSpace
+from gpu_eval.labels.instance_space import InstanceSpace
 
 MAX_LIST_BYTES = 2**24  # a list of 400,000 masks; no image has as many
 MAX_LINE = 4096  # characters; Linux opens no longer path

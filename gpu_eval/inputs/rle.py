@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.errors import CorruptImage
-from gpu_eval.inputs.instances import Rle
+from gpu_eval.inputs.instance_split import Rle
 from gpu_eval.inputs.png import MAX_PIXELS
 
 EXPECTED_RLE = '{"size": [height, width], "counts": run lengths}'

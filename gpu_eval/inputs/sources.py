@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gpu_eval.errors import InputError, UnreadableSource
 from gpu_eval.inputs.archives import TarSource, ZipSource
-from gpu_eval.inputs.entries import (
+from gpu_eval.inputs.source import (
     Entry,
     Source,
     by_name,
@@ -110,7 +110,7 @@ class FolderSource:
     def read_into(
         self, entries: Sequence[Entry], buffer: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.int64], dict[int, InputError]]:
-        from gpu_eval.inputs.file_kernels import read_files
+        from gpu_eval.inputs.read_many import read_files
 
         offsets = spans(entries)
         paths = [os.fsencode(self._prefix + entry.name) for entry in entries]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpu_eval.labels.instances import InstanceSpace
+from gpu_eval.labels.instance_space import InstanceSpace
 from gpu_eval.metrics import confusion as cm
 from gpu_eval.metrics.confusion import Counts, Ratios
-from gpu_eval.metrics.instances import Outcomes
+from gpu_eval.metrics.matching import Outcomes
 
 
 @dataclass(frozen=True, eq=False)

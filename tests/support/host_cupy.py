@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_eval.engines.cuda import CupyDevice
+from gpu_eval.engines.cuda.engine import CupyDevice
 from tests.support.host_cuda import build
 
 GARBAGE = 0xA5

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from gpu_eval.labels.instances import load_instances
-from gpu_eval.metrics.instances import InstanceTable, concatenate, image_table
-from gpu_eval.report import folder as run_folder
-from gpu_eval.report import instance_run, instance_tables, schema
-from gpu_eval.report.instance_run import InstanceRun
-from gpu_eval.report.instance_tables import ListedPrediction
+from gpu_eval.labels.instance_space import load_instances
+from gpu_eval.metrics.matching import InstanceTable, concatenate, image_table
+from gpu_eval.results import instance_run
+from gpu_eval.results.instance_run import InstanceRun
+from gpu_eval.run_folder import folder as run_folder
+from gpu_eval.run_folder import instance_tables, schema
+from gpu_eval.run_folder.instance_tables import ListedPrediction
 from gpu_eval.scheduling import shards as sharding
 from tests.reference import instances as reference
 from tests.reference.instances import Image, Prediction

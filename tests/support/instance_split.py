@@ -14,8 +14,8 @@ import pyarrow as pa
 
 import gpu_eval
 from gpu_eval.inputs.rle import compress
-from gpu_eval.report import schema
-from gpu_eval.report.instance_run import InstanceRun
+from gpu_eval.results.instance_run import InstanceRun
+from gpu_eval.run_folder import schema
 from tests.reference import instances as reference
 from tests.reference.instances import EVALUATED, Image, Prediction
 

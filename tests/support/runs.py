@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.labels import as_labels
-from gpu_eval.report import folder as run_folder
-from gpu_eval.report import run as report
-from gpu_eval.report import schema, tables
-from gpu_eval.report.run import Run, open_run
-from gpu_eval.report.tables import ImageRow
+from gpu_eval.results import semantic_run as report
+from gpu_eval.results.semantic_run import Run, open_run
+from gpu_eval.run_folder import folder as run_folder
+from gpu_eval.run_folder import schema
+from gpu_eval.run_folder import semantic_tables as tables
+from gpu_eval.run_folder.semantic_tables import ImageRow
 from gpu_eval.scheduling import shards as sharding
 
 Matrix = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ from pathlib import Path
 COMMAND = """
 import sys, time
 from gpu_eval.cli import main
-from gpu_eval.engines.cpu import CpuEngine
+from gpu_eval.engines.cpu.engine import CpuEngine
 
 def slow(method):
     def slowed(self, *arguments):

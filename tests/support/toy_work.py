@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from gpu_eval.errors import CorruptImage, DeviceFailed
-from gpu_eval.scheduling.isolate import find_poison
+from gpu_eval.scheduling.fatal_images import find_poison
 from gpu_eval.scheduling.shards import Shard
 
 

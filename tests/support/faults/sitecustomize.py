@@ -18,7 +18,7 @@ from typing import Any
 
 import disk
 
-CPU = "gpu_eval.engines.cpu"
+CPU = "gpu_eval.engines.cpu.engine"
 
 
 class _Accidents(importlib.abc.MetaPathFinder):

@@ -1,6 +1,6 @@
 """Runs a function of a test file with its kernels compiled under a sanitizer, in a process of its own.
 
-    run_sanitized("asan", "tests.test_inflate_kernel:small_inputs")
+    run_sanitized("asan", "tests.kernels.test_inflate_kernel:small_inputs")
 
 The function takes one argument, a `Target`, and asserts as a test does. A sanitizer's runtime has to be
 there before Python starts, hence LD_PRELOAD and the process.

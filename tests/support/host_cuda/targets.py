@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gpu_eval.engines import cuda, launch
+from gpu_eval.engines.cuda import engine as cuda
+from gpu_eval.engines.cuda import kernels as launch
 from tests.support.host_cuda import build
 
 SEED = 20240229

@@ -1,0 +1,400 @@
+"""The command line: the only file that prints or exits.
+
+Exit codes: 0 done, 2 bad input or a run that cannot be used, 3 a run is worse than `compare
+--fail-if-worse` allows, 1 internal error, 130 Ctrl-C.
+Results go to standard output; progress, notes and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpu_eval.cli.options import (
+    client_of,
+    cluster_options,
+    entry_options,
+    join_options,
+    output_options,
+    run_options,
+)
+from gpu_eval.errors import ClusterError, GpuEvalError, OptionError, SplitProblems
+
+# What a gate of a pipeline asks for.
+WORSE = 3
+
+# Rows of the table of problems on a terminal; run.json and the images table have the rest.
+PROBLEMS_SHOWN = 40
+
+
+class _Group(click.Group):
+    """Turns the package's errors into one message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GpuEvalError as error:
+            from gpu_eval.cli import console
+
+            if isinstance(error, SplitProblems):
+                console.show_problems(error, PROBLEMS_SHOWN)
+            console.show_error(error)
+            ctx.exit(error.exit_code)
+        except (click.exceptions.Exit, click.Abort, click.ClickException):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:
+            sys.stderr.close()
+            ctx.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="gpu-eval")
+def main() -> None:
+    """Score segmentation predictions: exact confusion matrices per image, a Parquet report, SQL."""
+
+
+@main.command()
+@click.argument("gts", required=False)
+@click.argument("preds", required=False)
+@click.option("--gts", "gts_option", metavar="GTS", help="Ground truth, as the public script spells it.")
+@click.option("--preds", "preds_option", metavar="PREDS", help="Predictions, as the public script spells it.")
+@click.option("-o", "--out", required=True, metavar="FOLDER|URL", help="The run folder to write.")
+@click.option(
+    "--labels",
+    default="idd",
+    show_default=True,
+    metavar="NAME|CSV",
+    help="idd, idd-lite, cityscapes, or a label CSV of your own.",
+)
+@click.option("--gt-encoding", metavar="NAME", help="What the gt's pixel values mean: level3, id, ...")
+@click.option("--pred-encoding", metavar="NAME", help="The same for predictions: level3, submission, id, ...")
+@click.option(
+    "--res",
+    metavar="SIZE",
+    help="1080, 720, 480, 240, native or WIDTHxHEIGHT; default as the benchmark has it.",
+)
+@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
+@click.option("--pred-suffix", metavar="TEXT", help="How names of prediction files end.")
+@run_options(512)
+@click.option(
+    "--bootstrap",
+    type=click.IntRange(0),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Resamples of the intervals; 0: no intervals.",
+)
+@cluster_options
+@entry_options
+@click.option("--html", is_flag=True, help="Also write report.html into the run folder.")
+@output_options
+def score(
+    gts: str | None, preds: str | None, gts_option: str | None, preds_option: str | None, out: str,
+    output: str, **options: Any,
+) -> None:  # fmt: skip
+    """Score the predictions PREDS against the ground truth GTS.
+
+    Either is a folder, a .zip or .tar (read in place) or an fsspec URL.
+    """
+    arguments = [argument for argument in (gts, preds) if argument]
+    sides = [option or (arguments.pop(0) if arguments else None) for option in (gts_option, preds_option)]
+    inputs = [side for side in sides if side]
+    if len(inputs) != 2 or arguments:
+        raise click.UsageError("exactly two inputs are needed: gpu-eval score GTS PREDS -o FOLDER")
+    _score(inputs[0], inputs[1], out, output, **options)
+
+
+def _score(gts: str | Path, preds: str | Path, out: str | Path, output: str, **options: Any) -> None:
+    from gpu_eval import api
+    from gpu_eval.cli import console
+
+    html = options.pop("html", False)
+    if html:
+        api.check_html()  # before scoring, which may take an hour
+    run = _carry_out(api.score, gts, preds, output, out=out, **options)
+    if html:
+        console.say(f"page: {api.write_html(run, labels=options.get('labels'))}")
+
+
+def _carry_out(
+    call: Callable[..., Any], gts: str | Path, preds: str | Path, output: str, **options: Any
+) -> Any:
+    """Have `api.score` or `score_instances` score, with progress and on the cluster asked for; show it."""
+    from gpu_eval.cli import progress, show_workers
+
+    entry = {name: options.pop(name, None) for name in ("team", "method", "link")}
+    with client_of(options) as client, progress.ProgressLine() as line:
+        run = call(gts, preds, entry=entry, client=client, progress=line.update, **options)
+    _show(run, output)
+    if client is not None:
+        show_workers.show_workers(run.facts)
+    return run
+
+
+@main.command()
+@click.argument("gts")
+@click.argument("preds")
+@click.option("-o", "--out", required=True, metavar="FOLDER|URL", help="The run folder to write.")
+@click.option(
+    "--labels",
+    default="idd",
+    show_default=True,
+    metavar="NAME|CSV",
+    help="idd, cityscapes, or a label CSV with has_instances.",
+)
+@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
+@click.option("--list-suffix", metavar="TEXT", help="How names of the lists of predictions end.")
+@click.option(
+    "--area",
+    nargs=2,
+    type=float,
+    metavar="FROM TO",
+    default=(100, float("inf")),
+    show_default="100 inf",
+    help="Ground truth of other sizes, in pixels, does not count.",
+)
+@run_options(128)
+@cluster_options
+@entry_options
+@output_options
+def instances(gts: str, preds: str, out: str, output: str, **options: Any) -> None:
+    """Score predicted instances: AP and AP 50 % by the rules of AutoNUE and of Cityscapes.
+
+    GTS holds 16-bit PNGs. PREDS holds lists of masks (mask.png labelID confidence) and the masks, or is a
+    COCO results file. Either may be a folder, a .zip, a .tar or an fsspec URL.
+    """
+    from gpu_eval import api
+
+    _carry_out(api.score_instances, gts, preds, output, out=out, **options)
+
+
+def _show(run: Any, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
+    """Notes and scores of a run of either kind."""
+    from gpu_eval.cli import show_instance, show_semantic
+    from gpu_eval.results.instance_run import InstanceRun
+
+    if isinstance(run, InstanceRun):
+        if level is not None:
+            raise OptionError("a run of instances has no levels", found=f"--level {level}")
+        show_instance.show_instance_notes(run)
+        show_instance.show_instance_run(run, output, protocol=protocol)
+    else:
+        show_semantic.show_notes(run)
+        show_semantic.show_run(run, output, level=level, protocol=protocol)
+
+
+@main.command()
+@click.argument("run")
+@click.option("--level", type=int, help="Classes of this level; default: the finest.")
+@click.option("--protocol", metavar="NAME", help="Only this protocol: idd or autonue.")
+@output_options
+def show(run: str, level: int | None, protocol: str | None, output: str) -> None:
+    """Show the scores of a run folder."""
+    from gpu_eval import api
+
+    _show(api.open_run(run), output, level=level, protocol=protocol)
+
+
+@main.command()
+@click.argument("run")
+@click.argument("sql")
+@output_options
+def query(run: str, sql: str, output: str) -> None:
+    """Answer SQL over a run's tables with DuckDB.
+
+    Tables of `score`: levels, classes, confusion, images, cells, image_classes. Tables of `instances`:
+    scores, classes, ap, curves, images, instances, intersections. See docs/schema.md.
+    """
+    from gpu_eval import api
+    from gpu_eval.cli import console
+
+    console.show_table(api.open_run(run).sql(sql), output)
+
+
+@main.command()
+@click.argument("run")
+@click.option(
+    "--images",
+    nargs=2,
+    metavar="GTS PREDS",
+    help="Where to read the worst images; default: where they were scored from.",
+)
+@click.option("--labels", metavar="NAME|CSV", help="The label CSV of the run, if it was one of your own.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write; default: report.html in RUN.",
+)
+def report(run: str, images: tuple[str, str] | None, labels: str | None, out: Path | None) -> None:
+    """Write the HTML report of a run folder: one file that opens offline."""
+    from gpu_eval import api
+
+    gts, preds = images or (None, None)
+    click.echo(api.write_html(api.open_semantic(run), out, gts=gts, preds=preds, labels=labels))
+
+
+@main.command()
+@click.argument("run_a", metavar="RUN_A")
+@click.argument("others", metavar="RUN_B...", nargs=-1, required=True)
+@click.option("--common", is_flag=True, help="Where the image sets differ, compare the images both have.")
+@click.option("--level", type=int, help="Classes and images of this level; default: the finest.")
+@click.option("--protocol", metavar="NAME", help="One of the runs'; default: idd, of instances autonue.")
+@click.option(
+    "--bootstrap", type=click.IntRange(0), default=2000, show_default=True, metavar="N", help="Resamples."
+)
+@click.option(
+    "--fail-if-worse",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="Exit with 3 if the mIoU (finest level) or AP of a later run is more than X below the first run's.",
+)
+@output_options
+@click.pass_context
+def compare(
+    ctx: click.Context, run_a: str, others: tuple[str, ...], common: bool, level: int | None,
+    protocol: str | None, bootstrap: int, fail_if_worse: float | None, output: str,
+) -> None:  # fmt: skip
+    """Compare later runs with the first one: differences, whether they are noise, and where they are.
+
+    All are runs of `score`, or all of `instances`. Differences are B - A with paired bootstrap intervals and
+    p-values. Runs of different ground truth, labels, resolution or area are refused.
+    """
+    from gpu_eval import api
+    from gpu_eval.cli import console, show_comparison
+
+    results = [api.compare(run_a, other, common=common, resamples=bootstrap) for other in others]
+    show_comparison.show_comparisons(results, output, level=level, protocol=protocol)
+    if fail_if_worse is None:
+        return
+    # A run without a score (NaN) is no better either: a gate must not let it through.
+    worse = [result for result in results if not -result.difference(protocol=protocol) <= fail_if_worse]
+    for result in worse:
+        change = result.difference(protocol=protocol)
+        score = "AP" if result.kind == "instance" else "mIoU"
+        console.say(
+            f"WORSE: {result.run_b} is {change:+.4f} {score} against {run_a}, allowed -{fail_if_worse}"
+        )
+    if worse:
+        ctx.exit(WORSE)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--published", is_flag=True, help="Add the rows of the benchmark's own boards (IDD).")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for Parquet, CSV, Markdown, HTML.")
+@click.option("--sort", metavar="COLUMN", help="L3, L2, L1, AP or AP50; default: the finest level, or AP.")
+@click.option("--protocol", metavar="NAME", help="One of the runs'; default: idd, of instances autonue.")
+@output_options
+def leaderboard(
+    runs: tuple[str, ...], published: bool, out: Path | None, sort: str | None, protocol: str | None,
+    output: str,
+) -> None:  # fmt: skip
+    """Rank runs of one split by mIoU, or by AP if all are of instances, with intervals, tiers and provenance.
+
+    Runs that the paired bootstrap cannot tell from a tier's best run share its tier. Runs with images
+    missing are listed without a rank.
+    """
+    from gpu_eval import api
+    from gpu_eval.cli import console, show_comparison
+    from gpu_eval.results.leaderboard_files import write_board
+
+    table = api.leaderboard(runs, published=published, sort=sort, protocol=protocol)
+    written = write_board(out, table) if out else []
+    show_comparison.show_board(table, output)
+    for path in written:
+        console.say(f"wrote {path}")
+
+
+@main.command()
+@click.argument("run")
+@entry_options
+def tag(run: str, **given: str | None) -> None:
+    """Set the team, method or link of a run's row on a leaderboard; "" clears one."""
+    from gpu_eval.cli import console
+    from gpu_eval.run_folder import folder as run_folder
+    from gpu_eval.storage import place
+
+    if all(value is None for value in given.values()):
+        raise click.UsageError("nothing to set: give --team, --method or --link")
+    entry = run_folder.tag(place(run), given)
+    console.say(", ".join(f"{name}: {value or 'none'}" for name, value in entry.items()))
+
+
+@main.command()
+def info() -> None:
+    """Say which engines serve on this machine, and why one does not."""
+    from gpu_eval.cli import show_workers
+    from gpu_eval.engines.engine import survey
+
+    show_workers.show_engines(survey())
+
+
+@main.command("worker-check")
+@click.argument("locations", nargs=-1, metavar="[INPUT]...")
+@click.option("-o", "--out", metavar="FOLDER|URL", help="The folder that workers must be able to write to.")
+@click.option("--engine", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@join_options
+@click.pass_context
+def worker_check(
+    ctx: click.Context, /, locations: tuple[str, ...], out: str | None, engine: str, **options: Any
+) -> None:
+    """Ask every worker for its versions, its engine, and whether it sees each INPUT and the output."""
+    from gpu_eval.cli import console, show_workers
+    from gpu_eval.runs.workers import ask
+
+    if options["scheduler"] is None and options["scheduler_file"] is None:
+        raise click.UsageError("which cluster? give --scheduler or --scheduler-file")
+    with client_of(options) as client:
+        views = ask(client, engine, locations, out, patience=30.0)
+    if broken := show_workers.show_views(views):
+        console.say(f"{broken} of {len(views)} workers cannot work")
+        ctx.exit(ClusterError.exit_code)
+
+
+@main.command()
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("gpu-eval-demo"),
+    show_default=True,
+    help="Where the split and its run folder go.",
+)
+@click.option("--pairs", type=click.IntRange(1), default=24, show_default=True, help="Images to draw.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def demo(out: Path, pairs: int, seed: int) -> None:
+    """Draw a seeded street-like split and score it: the whole tool on one screen."""
+    from gpu_eval import api, synthetic
+    from gpu_eval.cli import console
+
+    split = out / f"split-{pairs}-{seed}"
+    if not (split / "done").exists():
+        console.say(f"drawing {pairs} pairs of 1920x1080 label maps into {split}")
+        synthetic.write_split(split, pairs, seed=seed)
+        (split / "done").touch()
+    gts, preds, folder = split / "gt", split / "pred", out / "run"
+    console.say(f"$ gpu-eval score {gts} {preds} -o {folder} --overwrite")
+    try:
+        api.check_html()
+        html = True
+    except OptionError as error:
+        console.say(f"no HTML report: {error}")
+        html = False
+    _score(gts, preds, folder, "table", overwrite=True, html=html)
+    console.say(
+        f"\nnext: gpu-eval show {folder} --level 1\n"
+        f'      gpu-eval query {folder} "SELECT class_name, iou FROM classes '
+        f"WHERE level = 3 AND protocol = 'idd' ORDER BY iou\""
+    )
+
+
+if __name__ == "__main__":
+    main()

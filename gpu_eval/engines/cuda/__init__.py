@@ -1,0 +1,1 @@
+"""The CUDA engine: batches of files through the raw kernels of one device."""

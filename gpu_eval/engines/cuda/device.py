@@ -1,0 +1,75 @@
+"""What the pipeline needs of a device; `engines/cuda.py` has the one of CuPy."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_eval.engines.cuda import kernels as launch
+
+Bytes = npt.NDArray[np.uint8]
+
+# A `cupy.ndarray`: it can be sliced, viewed as another dtype and reshaped.
+DeviceArray = Any
+
+
+class OutOfDeviceMemory(MemoryError):
+    """An allocation failed; less work at a time may fit."""
+
+
+class Event(Protocol):
+    """A point in a stream's work."""
+
+    def synchronize(self) -> None:
+        """Wait until the work before it is done."""
+
+
+class Device(Protocol):
+    """Memory, streams and kernels of one device.
+
+    Copies, `zero`, kernels and `record` are put on the current stream, that of the innermost `with`, in
+    order, and do not wait. Host memory that is copied from or to must not change until they are done.
+    """
+
+    @property
+    def failures(self) -> tuple[type[Exception], ...]:
+        """What all of this raises, at once or later, when the device fails. Nothing works from then on."""
+
+    def describe(self) -> str:
+        """One line: the device's name and memory, versions."""
+
+    def free_memory(self) -> int:
+        """Bytes that could be allocated now."""
+
+    def allocate(self, size: int) -> DeviceArray:
+        """uint8, shape (size,), at a multiple of 16, of any content. Raises OutOfDeviceMemory."""
+
+    def pinned(self, size: int) -> Bytes:
+        """Host memory that copies need no detour for. Raises OutOfDeviceMemory."""
+
+    def stream(self) -> AbstractContextManager[object]:
+        """A new stream, entered any number of times, by one thread at a time."""
+
+    def upload(self, host: npt.NDArray[Any], target: DeviceArray) -> None:
+        """Copy to the device; both are contiguous and of one size in bytes."""
+
+    def download(self, source: DeviceArray, host: npt.NDArray[Any]) -> None:
+        """Copy to the host; both are contiguous and of one size in bytes."""
+
+    def zero(self, target: DeviceArray) -> None:
+        """Fill a contiguous array with zeros."""
+
+    def module(self, source: launch.Source) -> launch.Module:
+        """The compiled kernels of a source; compiled once."""
+
+    def record(self) -> Event:
+        """Where the current stream is now."""
+
+    def seconds(self, begin: Event, end: Event) -> float:
+        """Seconds of device time between two points of a stream that are both done."""
+
+    def close(self) -> None:
+        """Free all memory."""

@@ -1,0 +1,44 @@
+"""The tasks. Each is one word, which names its file in every room.
+
+A task is added by a file in each room and a line in TASKS; `docs/adding_a_task.md` walks through them.
+Modules are found by that name, on first use: who scores label maps does not load what instances need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, ModuleType
+
+# The rooms that hold a file of each task, and that file's module; {} is the task's word.
+ROOMS: Mapping[str, str] = MappingProxyType(
+    {
+        "engines": "gpu_eval.engines.{}",
+        "engines/cpu": "gpu_eval.engines.cpu.{}",
+        "engines/cuda": "gpu_eval.engines.cuda.{}",
+        "tasks": "gpu_eval.tasks.{}",
+        "run_folder": "gpu_eval.run_folder.{}_tables",
+        "results": "gpu_eval.results.{}_run",
+        "cli": "gpu_eval.cli.show_{}",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A task: its command of `gpu-eval`, and the score it is ranked by, as people write it."""
+
+    command: str
+    score: str
+
+
+TASKS: dict[str, Registered] = {
+    "semantic": Registered(command="score", score="mIoU"),
+    "instance": Registered(command="instances", score="AP"),
+}
+
+
+def module(room: str, task: str) -> ModuleType:
+    """The file of a task in a room."""
+    return importlib.import_module(ROOMS[room].format(task))

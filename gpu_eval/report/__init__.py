@@ -1,1 +1,0 @@
-"""The report: a run folder of Parquet tables, written part by part and read by people."""

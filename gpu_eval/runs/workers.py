@@ -1,0 +1,215 @@
+"""Who works on a run: this process with one engine, or the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gpu_eval.engines.engine import ENGINES, make_engine
+from gpu_eval.errors import ClusterError, OptionError
+from gpu_eval.inputs.sources import Source, open_source
+from gpu_eval.runs.worker_check import View, look
+from gpu_eval.scheduling.loop import Executor, InProcessExecutor
+from gpu_eval.storage import Place
+from gpu_eval.tasks import process_cache as workplace
+from gpu_eval.tasks.process_cache import Tools, Workplace
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Location = str | os.PathLike[str]
+
+# Seconds to wait for the first worker: batch systems start them when they find the room.
+PATIENCE = 300.0
+
+
+class Crew(Protocol):
+    """Those who work on a run; a context manager that holds the run's sources open."""
+
+    def __enter__(self) -> Crew: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def open(self, location: Location) -> Source:
+        """The source at a location, closed with the crew. Raises UnreadableSource as `open_source`."""
+
+    def workplace(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> Workplace:
+        """Where everyone of the crew reads and writes."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """The engine, for run.json."""
+
+    def executor(self, here: Workplace) -> AbstractContextManager[Executor]:
+        """Where the shards of the run at `here`, which has begun, are scored."""
+
+
+def make_crew(engine: str, threads: int | None, client: Client | None) -> Crew:
+    """The workers of `client`'s cluster, or this process.
+
+    Raises OptionError or EngineUnavailable for an engine that cannot be had, before anything is listed.
+    """
+    if threads is not None and threads < 1:
+        raise OptionError("threads must be at least 1", found=str(threads))
+    if engine not in ENGINES:
+        raise OptionError("no such engine", found=engine, expected=" or ".join(ENGINES))
+    return ThisProcess(engine, threads) if client is None else Cluster(engine, threads, client)
+
+
+class _Sources:
+    """The part that crews share: sources are opened for listing and closed at the end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._sources: dict[str, Source] = {}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def open(self, location: Location) -> Source:
+        source = open_source(location)
+        self._stack.callback(source.close)
+        self._sources[str(location)] = source
+        return source
+
+
+class ThisProcess(_Sources):
+    """One engine in this process, which also lists the sources."""
+
+    def __init__(self, engine: str, threads: int | None) -> None:
+        super().__init__()
+        self._asked = (engine, threads)
+        self._engine, self._why = make_engine(engine, threads)
+        self._stack.callback(self._engine.close)
+
+    def __enter__(self) -> ThisProcess:
+        return self
+
+    def workplace(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> Workplace:
+        return Workplace(
+            str(folder), fingerprint, str(gts), None if preds is None else str(preds), *self._asked
+        )
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"name": self._engine.name, "why": self._why, "device": self._engine.describe()}
+
+    @contextmanager
+    def executor(self, here: Workplace) -> Iterator[Executor]:
+        gts = self._sources[here.gts]
+        preds = gts if here.preds is None else self._sources[here.preds]
+        # One thread means one core: no second shard is scored while the first is written.
+        executor = InProcessExecutor(window=1 if here.threads == 1 else 2)
+        with workplace.furnished(here, Tools(self._engine, self._why, gts, preds)):
+            try:
+                yield executor
+            finally:
+                executor.close()
+
+
+class Cluster(_Sources):
+    """The workers of a Dask cluster. They read the inputs and write the parts themselves."""
+
+    def __init__(self, engine: str, threads: int | None, client: Client) -> None:
+        from gpu_eval.scheduling import dask_executor as cluster
+
+        super().__init__()
+        self._engine, self._client = engine, client
+        # A worker scores one shard per thread of its own; more threads in each engine are the user's word.
+        self._threads = threads or 1
+        cluster.wait_for_workers(client, PATIENCE)
+        cluster.check_versions(client)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def workplace(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> Workplace:
+        there = None if preds is None else _everywhere(preds)
+        return Workplace(
+            _everywhere(folder), fingerprint, _everywhere(gts), there, self._engine, self._threads
+        )
+
+    def facts(self) -> Mapping[str, Any]:
+        views = _views(self._client, self._engine)
+        engines = Counter(view.engine for view in views.values())
+        hosts = {view.host for view in views.values()}
+        return {
+            "name": "+".join(sorted(engines)),
+            "why": "asked for" if self._engine != "auto" else "what each worker has",
+            "device": f"{len(views)} Dask workers on {len(hosts)} hosts: "
+            + "; ".join(sorted({view.device for view in views.values()})),
+        }
+
+    @contextmanager
+    def executor(self, here: Workplace) -> Iterator[Executor]:
+        from gpu_eval.scheduling import dask_executor as cluster
+
+        inputs = (here.gts, *([] if here.preds is None else [here.preds]))
+        _views(self._client, self._engine, inputs, here.run, here.fingerprint)
+        executor = cluster.DaskExecutor(self._client, resources=_needs(self._client, self._engine))
+        try:
+            yield executor
+        finally:
+            executor.close()
+
+
+def _everywhere(location: Location | Place) -> str:
+    """A location by a name that does not depend on the working folder."""
+    text = str(location)
+    return text if "://" in text else os.path.abspath(text)
+
+
+def ask(
+    client: Client,
+    engine: str,
+    inputs: Sequence[Location] = (),
+    output: Location | None = None,
+    fingerprint: str | None = None,
+    *,
+    patience: float = PATIENCE,
+) -> dict[str, View | BaseException]:
+    """What each worker that is to score with `engine` sees, by its address; see `look`.
+
+    Raises ClusterError if one does not answer, or if there is none after `patience` seconds.
+    """
+    from gpu_eval.scheduling import dask_executor as cluster
+
+    cluster.wait_for_workers(client, patience)
+    there = None if output is None else _everywhere(output)
+    question = (engine, tuple(map(_everywhere, inputs)), there, fingerprint)
+    return cluster.ask_workers(
+        client, look, *question, workers=cluster.workers_with(client, _needs(client, engine))
+    )
+
+
+def _needs(client: Client, engine: str) -> dict[str, float] | None:
+    """What a shard for `engine` needs of a worker."""
+    from gpu_eval.scheduling import dask_executor as cluster
+
+    return cluster.gpu_resources(client) if engine == "cuda" else None
+
+
+def _views(client: Client, *question: Any) -> dict[str, View]:
+    """What each worker sees. Raises ClusterError, which names those that cannot work and why."""
+    views = ask(client, *question)
+    problems = [
+        f"{address} ({view.host}) {problem}"
+        for address, view in sorted(views.items())
+        if isinstance(view, View)
+        for problem in view.problems
+    ]
+    problems += [f"{address}: {view}" for address, view in views.items() if not isinstance(view, View)]
+    if problems:
+        raise ClusterError(
+            f"{len(problems)} problems with the workers; nothing was scored",
+            found="\n  " + "\n  ".join(problems) + "\n",
+            fix="give every worker what the engine needs, and paths or URLs that it sees; "
+            "`gpu-eval worker-check` asks them again",
+        )
+    return {address: view for address, view in views.items() if isinstance(view, View)}

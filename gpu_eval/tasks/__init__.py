@@ -1,0 +1,1 @@
+"""What is scored: the work on a shard, one file a task."""

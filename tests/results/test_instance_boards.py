@@ -1,0 +1,470 @@
+"""Instance runs ranked and compared by AP: the rules of semantic runs, and never both on one board."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import gpu_eval
+from gpu_eval.errors import CorruptRun, IncomparableRuns, OptionError
+from gpu_eval.metrics.matching import PROTOCOLS
+from gpu_eval.results.instance_run import InstanceRun
+from gpu_eval.results.leaderboard import leaderboard
+from gpu_eval.results.semantic_run import Run
+from gpu_eval.run_folder import schema
+from gpu_eval.run_folder.folder import read_facts
+from tests.metrics.test_average_precision_bootstrap import repeated
+from tests.metrics.test_matching import close
+from tests.reference import bootstrap as reference
+from tests.reference.instances import Image, Prediction
+from tests.results.test_leaderboard import Cells, command, names
+from tests.support.instance_runs import random_images, write_instance_run
+from tests.support.runs import random_matrices, write_run
+
+Images = Mapping[str, Image | None]
+
+
+def rows_of(runs: list[InstanceRun], **options: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = gpu_eval.leaderboard(runs, **options).to_pylist()
+    return rows
+
+
+def without_one_pixel(image: Image) -> Image:
+    """The same with an instance that is a pixel smaller."""
+    gt = image.gt.copy()
+    place = np.argwhere(gt >= 12000)[0]
+    gt[tuple(place)] = 0
+    return image._replace(gt=gt)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, InstanceRun]:
+    """Three runs of 40 images in ten drives; no test changes them."""
+    root = tmp_path_factory.mktemp("runs")
+    quality = {"bad": 0.3, "worst": 0.0, "best": 0.8}
+    return {
+        name: write_instance_run(root / name, random_images(40, drives=10, found=found), shard_size=16)
+        for name, found in quality.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(made: dict[str, InstanceRun]) -> list[InstanceRun]:
+    return list(made.values())
+
+
+@pytest.fixture(scope="module")
+def semantic(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return write_run(tmp_path_factory.mktemp("semantic") / "maps", random_matrices(5))
+
+
+class TestOrder:
+    def test_best_ap_is_first_and_the_columns_are_those_of_instances(self, runs: list[InstanceRun]) -> None:
+        board = gpu_eval.leaderboard(runs)
+        rows = board.to_pylist()
+        assert names(rows) == ["best", "bad", "worst"]
+        assert [row["rank"] for row in rows] == [1, 2, 3]
+        assert [row["ap"] for row in rows] == sorted((run.ap() for run in runs), reverse=True)
+        assert [row["ap50"] for row in rows] == [runs[i].ap50() for i in (2, 0, 1)]
+        assert {row["protocol"] for row in rows} == {"autonue"}
+        assert board.schema.equals(schema.board(schema.INSTANCE))
+        assert not [name for name in board.column_names if "miou" in name]
+
+    def test_protocol_of_cityscapes_is_ranked_by_its_own_ap(self, runs: list[InstanceRun]) -> None:
+        rows = rows_of(runs, protocol="cityscapes")
+        assert [row["ap"] for row in rows] == [runs[i].ap("cityscapes") for i in (2, 0, 1)]
+        assert rows[0]["ap"] != runs[2].ap()
+        assert {row["protocol"] for row in rows} == {"cityscapes"}
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_intervals_are_those_of_drives_really_repeated(self, protocol: str, tmp_path: Path) -> None:
+        images = random_images(20, drives=10, found=0.4)
+        run = write_instance_run(tmp_path / "run", images, shard_size=7)
+        (row,) = leaderboard([run], protocol=protocol, resamples=25).to_pylist()
+        samples = [
+            repeated(list(images.values()), [i // 2 for i in range(20)], drawn, protocol)
+            for drawn in reference.draws(10, 25, seed=0)
+        ]
+        for name in ("ap", "ap50"):
+            values = [getattr(sample, f"mean_{name}") for sample in samples]
+            close((row[f"{name}_low"], row[f"{name}_high"]), reference.interval(values, 0.95))
+            assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
+
+    def test_sorting_by_ap50_ranks_by_it(self, tmp_path: Path) -> None:
+        gt = np.zeros((40, 40), np.int64)
+        gt[:20, :20], gt[20:, 20:] = 12000, 12001
+        exact, near = gt == 12000, np.zeros((2, 40, 40), bool)
+        near[0, :20, :12] = near[1, 20:, 20:32] = True  # IoU 0.6
+        sides = {
+            "exact": [Prediction(exact, 12, 0.9)],
+            "near": [Prediction(mask, 12, 0.9) for mask in near],
+        }
+        two = [
+            write_instance_run(tmp_path / name, {f"a/{i}": Image(gt, preds) for i in range(3)})
+            for name, preds in sides.items()
+        ]
+        assert names(rows_of(two)) == ["exact", "near"]
+        assert names(rows_of(two, sort="AP")) == ["exact", "near"]
+        assert names(rows_of(two, sort="ap50")) == ["near", "exact"]
+
+    @pytest.mark.parametrize("options", [{"sort": "L3"}, {"sort": "miou"}, {"protocol": "idd"}])
+    def test_sort_or_protocol_of_label_maps_is_refused(
+        self, runs: list[InstanceRun], options: dict[str, str]
+    ) -> None:
+        with pytest.raises(OptionError, match=r"expected (AP, AP50|autonue or cityscapes)"):
+            rows_of(runs, **options)
+
+    def test_same_run_twice_is_refused(self, runs: list[InstanceRun]) -> None:
+        with pytest.raises(OptionError, match="twice"):
+            rows_of([*runs, runs[0]])
+
+    def test_lost_part_is_noticed(self, tmp_path: Path) -> None:
+        for table in ("images", "instances", "intersections"):
+            run = write_instance_run(tmp_path / table, random_images(4), shard_size=2)
+            (run.folder / table / "part-000001.parquet").unlink()
+            with pytest.raises(CorruptRun, match="no such file"):
+                rows_of([InstanceRun(run.folder)])
+
+
+class TestTiers:
+    def test_clearly_different_runs_have_tiers_of_their_own(self, runs: list[InstanceRun]) -> None:
+        assert [row["tier"] for row in rows_of(runs)] == [1, 2, 3]
+
+    def test_runs_that_noise_could_reorder_share_a_tier(
+        self, runs: list[InstanceRun], tmp_path: Path
+    ) -> None:
+        rng = np.random.default_rng(0)
+        twin = {}
+        for key, image in random_images(40, drives=10, found=0.8).items():
+            # Confidences move a little: no real difference.
+            moved = [one._replace(confidence=one.confidence + rng.random() / 50) for one in image.predictions]
+            twin[key] = image._replace(predictions=moved)
+        rows = rows_of([*runs, write_instance_run(tmp_path / "twin", twin)])
+        tiers = dict(zip(names(rows), [row["tier"] for row in rows], strict=True))
+        assert tiers == {"best": 1, "twin": 1, "bad": 2, "worst": 3}
+        assert len({row["ap"] for row in rows}) == 4
+        assert len({row["pred_fingerprint"] for row in rows}) == 4
+
+    def test_equal_content_shares_rank_tier_and_fingerprints_however_it_is_cut(
+        self, runs: list[InstanceRun], tmp_path: Path
+    ) -> None:
+        images = random_images(40, drives=10, found=0.8)
+        rows = rows_of([*runs, write_instance_run(tmp_path / "copy", images, shard_size=7)])
+        assert [(row["rank"], row["tier"]) for row in rows] == [(1, 1), (1, 1), (3, 2), (4, 3)]
+        assert rows[0]["pred_fingerprint"] == rows[1]["pred_fingerprint"]
+        assert len({row["pred_fingerprint"] for row in rows}) == 3
+        assert len({row["gt_fingerprint"] for row in rows}) == 1
+
+    def test_leaving_images_out_costs_the_rank(self, runs: list[InstanceRun], tmp_path: Path) -> None:
+        images: dict[str, Image | None] = {**random_images(40, drives=10, found=1.0)}
+        images[min(images)] = None
+        rows = rows_of([*runs, write_instance_run(tmp_path / "cherry", images)])
+        assert names(rows)[-1] == "cherry"
+        last = rows[-1]
+        assert last["ap"] > rows[0]["ap"]
+        assert (last["rank"], last["tier"], last["images_scored"], last["images"]) == (None, None, 39, 40)
+
+    def test_run_without_ground_truth_is_listed_without_a_rank(self, tmp_path: Path) -> None:
+        nothing = Image(np.zeros((20, 20), np.int64), [])
+        run = write_instance_run(tmp_path / "run", {"a/1": nothing, "a/2": nothing})
+        (row,) = rows_of([run])
+        assert (row["rank"], row["ap"], row["ap_low"]) == (None, None, None)
+        assert " AP " in command("leaderboard", run.folder).stdout
+
+
+class TestRefused:
+    """By the board and by the comparison alike."""
+
+    @staticmethod
+    def refused(one: Run | InstanceRun, other: Run | InstanceRun, error: type[Exception], words: str) -> None:
+        for use in (lambda: gpu_eval.leaderboard([one, other]), lambda: gpu_eval.compare(one, other)):
+            with pytest.raises(error, match=words):
+                use()
+        for name in ("leaderboard", "compare"):
+            result = command(name, one.folder, other.folder)
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert re.search(words, " ".join(result.stderr.split()))
+
+    def test_other_ground_truth_is_named(self, runs: list[InstanceRun], tmp_path: Path) -> None:
+        images: dict[str, Image | None] = {**random_images(40, drives=10)}
+        key = next(key for key, image in images.items() if image is not None and (image.gt >= 12000).any())
+        image = images[key]
+        assert image is not None
+        images[key] = without_one_pixel(image)
+        other = write_instance_run(tmp_path / "gt", images)
+        self.refused(runs[0], other, IncomparableRuns, rf"different ground truth.*1 of 40 images.*{key}")
+
+    def test_other_area_range_is_named(self, runs: list[InstanceRun], tmp_path: Path) -> None:
+        other = write_instance_run(tmp_path / "area", random_images(40, drives=10), area=(50, 2000))
+        words = r"different area ranges.*found 50 to 2000 pixels, expected 100 to inf pixels"
+        self.refused(runs[0], other, IncomparableRuns, words)
+
+    def test_other_labels_are_named(self, runs: list[InstanceRun], tmp_path: Path) -> None:
+        other = write_instance_run(tmp_path / "labels", random_images(40, drives=10), labels="cityscapes")
+        self.refused(runs[0], other, IncomparableRuns, r"different label spaces.*cityscapes.*idd")
+
+    def test_other_images_are_named(self, runs: list[InstanceRun], tmp_path: Path) -> None:
+        images = random_images(40, drives=10)
+        del images[max(images)]
+        other = write_instance_run(tmp_path / "split", images)
+        with pytest.raises(IncomparableRuns, match=r"different splits.*drive09/frame0039"):
+            gpu_eval.leaderboard([runs[0], other])
+        with pytest.raises(IncomparableRuns, match=r"1 only in .*drive09/frame0039.*--common"):
+            gpu_eval.compare(runs[0], other)
+
+    def test_label_maps_and_instances_together_are_refused_with_one_of_each(
+        self, runs: list[InstanceRun], semantic: Run
+    ) -> None:
+        for pair in ((runs[0], semantic), (semantic, runs[0])):
+            words = rf"{pair[1].folder}: runs of different kinds .*{pair[0].folder}.*give runs of one kind"
+            self.refused(pair[0], pair[1], OptionError, words)
+        with pytest.raises(OptionError, match="different kinds"):
+            gpu_eval.leaderboard([*runs, semantic])
+
+
+class TestPublished:
+    def test_published_ap_stands_among_the_runs_and_label_maps_do_not(self, runs: list[InstanceRun]) -> None:
+        rows = rows_of(runs, published=True)
+        published = [row for row in rows if row["source"] == "published"]
+        assert {row["run"] for row in published} == {"AutoNUE instance-level board"}
+        assert [row["published_rank"] for row in published] == [1, 2, 3, 4, 5, 6]
+        assert {(row["rank"], row["tier"], row["ap_low"]) for row in published} == {(None, None, None)}
+        assert [row["ap"] for row in rows] == sorted((row["ap"] for row in rows), reverse=True)
+        assert [row["rank"] for row in rows if row["source"] == "scored"] == [1, 2, 3]
+
+    def test_other_benchmarks_have_no_published_rows(self, tmp_path: Path) -> None:
+        run = write_instance_run(tmp_path / "run", random_images(2), labels="cityscapes")
+        with pytest.raises(OptionError, match="no published rows"):
+            rows_of([run], published=True)
+
+
+class TestFiles:
+    @pytest.fixture
+    def board(self, runs: list[InstanceRun], tmp_path: Path) -> Path:
+        folders = [run.folder for run in runs]
+        result = command("leaderboard", *folders, "--published", "-o", tmp_path / "board")
+        assert result.exit_code == 0, result.stderr
+        assert "AP50" in result.stdout
+        assert "mIoU" not in result.stdout
+        return tmp_path / "board"
+
+    def test_parquet_and_csv_hold_the_board(self, board: Path, runs: list[InstanceRun]) -> None:
+        folders = [run.folder for run in runs]
+        expected = gpu_eval.leaderboard(folders, published=True)
+        written = pq.read_table(board / "leaderboard.parquet")
+        ignored = ["run"]  # the folders as they were given
+        assert written.drop_columns(ignored).equals(expected.drop_columns(ignored))
+        rows = list(csv.DictReader(io.StringIO((board / "leaderboard.csv").read_text())))
+        for name in ("ap", "ap50_high"):
+            assert [float(row[name]) if row[name] else None for row in rows] == expected[name].to_pylist()
+
+    def test_markdown_and_html_show_ap_with_intervals(self, board: Path, runs: list[InstanceRun]) -> None:
+        text = (board / "leaderboard.html").read_text()
+        page = Cells()
+        page.feed(text)
+        page.close()
+        assert page.open == []
+        head = [cell for cell in page.rows[0] if cell]
+        assert head == ["rank", "tier", "method", "AP", "AP50", "images", "provenance", "fingerprints"]
+        best = next(row for row in page.rows if row[0] == "1")
+        row = next(row for row in rows_of(runs) if row["rank"] == 1)
+        shown = [f"{row[n]:.4f}[{row[f'{n}_low']:.3f}, {row[f'{n}_high']:.3f}]" for n in ("ap", "ap50")]
+        assert best[3:5] == shown
+        lines = [line for line in (board / "leaderboard.md").read_text().splitlines() if line.startswith("|")]
+        assert lines[0].split(" | ")[3:5] == ["AP", "AP50"]
+        assert len(lines) == 2 + 3 + 6
+
+    def test_tag_names_a_run_of_instances(self, tmp_path: Path) -> None:
+        folder = write_instance_run(tmp_path / "run", random_images(3)).folder
+        before = read_facts(folder)
+        given = ("--team", "T", "--method", "M", "--link", "https://example.org")
+        assert command("tag", folder, *given).exit_code == 0
+        (row,) = rows_of([InstanceRun(folder)])
+        assert (row["team"], row["method"], row["link"]) == ("T", "M", "https://example.org")
+        assert {**read_facts(folder), "entry": before["entry"]} == before
+
+
+class TestCompare:
+    def test_run_with_itself_differs_by_exactly_0_and_never_significantly(
+        self, runs: list[InstanceRun]
+    ) -> None:
+        result = gpu_eval.compare(runs[0], runs[0].folder)
+        assert (result.kind, result.units, result.unit_count) == ("instance", "drives", 10)
+        assert [(row["protocol"], row["measure"]) for row in result.scores.to_pylist()] == [
+            (protocol, measure) for protocol in PROTOCOLS for measure in ("ap", "ap50")
+        ]
+        classes = result.classes.to_pylist()
+        assert len(classes) == 2 * 2 * len(runs[0].space.ids)
+        defined = [row for row in classes if not np.isnan(row["ap_a"])]
+        assert len(defined) == 2 * 2 * 3
+        for row in [*result.scores.to_pylist(), *defined]:
+            assert (row["difference"], row["low"], row["high"], row["p"]) == (0.0, 0.0, 0.0, 1.0)
+        assert set(result.images["difference"].to_pylist()) == {0.0}
+
+    def test_class_without_gt_has_no_difference(self, runs: list[InstanceRun]) -> None:
+        rows = [row for row in gpu_eval.compare(*runs[:2]).classes.to_pylist() if row["class_name"] == "bus"]
+        assert len(rows) == 4
+        for row in rows:
+            assert np.isnan([row[name] for name in ("ap_a", "ap_b", "difference", "low", "high", "p")]).all()
+
+    def test_intervals_and_p_are_those_of_images_really_repeated(self, tmp_path: Path) -> None:
+        sides = [random_images(16), random_images(16, found=0.15)]
+        pair = [write_instance_run(tmp_path / name, side) for name, side in zip("ab", sides, strict=True)]
+        result = gpu_eval.compare(*pair, resamples=25)
+        assert (result.units, result.unit_count, result.resamples) == ("images", 16, 25)
+        drawn = reference.draws(16, 25, seed=0)
+        for protocol in PROTOCOLS:
+            a, b = (
+                [repeated(list(side.values()), list(range(16)), units, protocol) for units in drawn]
+                for side in sides
+            )
+            for row in result.scores.to_pylist():
+                if row["protocol"] != protocol:
+                    continue
+                name = f"mean_{row['measure']}"
+                moved = [getattr(y, name) - getattr(x, name) for x, y in zip(a, b, strict=True)]
+                close((row["low"], row["high"]), reference.interval(moved, 0.95))
+                assert row["p"] == pytest.approx(reference.p_value(moved))
+                ap_a, ap_b = (getattr(run, row["measure"])(protocol) for run in pair)
+                assert (row["ap_a"], row["ap_b"], row["difference"]) == (ap_a, ap_b, ap_b - ap_a)
+                assert row["difference"] == result.difference(protocol=protocol, measure=row["measure"])
+            for row in result.classes.to_pylist():
+                if row["protocol"] != protocol:
+                    continue
+                c, name = pair[0].space.ids.index(row["class_id"]), f"class_{row['measure']}"
+                moved = [getattr(y, name)[c] - getattr(x, name)[c] for x, y in zip(a, b, strict=True)]
+                close((row["low"], row["high"]), reference.interval(moved, 0.95))
+
+    def test_swapping_the_runs_negates_everything_but_p(self, runs: list[InstanceRun]) -> None:
+        forth = gpu_eval.compare(*runs[:2]).scores.to_pylist()
+        back = gpu_eval.compare(*reversed(runs[:2])).scores.to_pylist()
+        for one, other in zip(forth, back, strict=True):
+            assert one["difference"] == -other["difference"] != 0
+            assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]), abs=1e-12)
+            assert one["p"] == other["p"]
+
+    def test_common_compares_what_both_have(self, runs: list[InstanceRun], tmp_path: Path) -> None:
+        images: dict[str, Image | None] = {**random_images(40, drives=10, found=0.5)}
+        keys = list(images)
+        images[keys[6]] = None
+        del images[keys[5]]
+        result = gpu_eval.compare(runs[1], write_instance_run(tmp_path / "b", images), common=True)
+        assert (result.image_count, result.left_out) == (38, 2)
+        kept = [key for key in keys if key not in keys[5:7]]
+        sides = [{key: random_images(40, drives=10, found=share)[key] for key in kept} for share in (0, 0.5)]
+        alone = gpu_eval.compare(*(write_instance_run(tmp_path / f"c{i}", s) for i, s in enumerate(sides)))
+        # NaN equal to NaN
+        assert repr(alone.scores.to_pylist()) == repr(result.scores.to_pylist())
+        assert repr(alone.classes.to_pylist()) == repr(result.classes.to_pylist())
+        assert repr(alone.images.to_pylist()) == repr(result.images.to_pylist())
+
+    def test_image_whose_f1_moved_comes_first(self, tmp_path: Path) -> None:
+        images = random_images(12, found=0.5)
+        key = list(images)[7]
+        changed = {**images, key: images[key]._replace(predictions=[])}
+        result = gpu_eval.compare(
+            *(write_instance_run(tmp_path / name, side) for name, side in (("a", images), ("b", changed)))
+        )
+        for protocol in PROTOCOLS:
+            rows = [row for row in result.images.to_pylist() if row["protocol"] == protocol]
+            assert rows[0]["key"] == key
+            assert rows[0]["f1_b"] == 0 < rows[0]["f1_a"] == -rows[0]["difference"]
+            assert {row["difference"] for row in rows[1:]} == {0.0}
+
+    def test_f1_of_an_image_is_that_of_its_instances_at_one_half(self, runs: list[InstanceRun]) -> None:
+        result = gpu_eval.compare(runs[0], runs[2])
+        run = runs[2]
+        keys = dict(zip(run.images["image_id"].to_pylist(), run.images["key"].to_pylist(), strict=True))
+        for protocol in PROTOCOLS:
+            counts = run.sql(
+                f"SELECT image_id, count(*) FILTER (kind = 'pred' AND {protocol} = 'TP') AS tp, "
+                f"count(*) FILTER ({protocol} IN ('FP', 'FN')) AS wrong FROM instances GROUP BY image_id"
+            ).to_pylist()
+            expected = {keys[r["image_id"]]: 2 * r["tp"] / (2 * r["tp"] + r["wrong"]) for r in counts}
+            rows = [row for row in result.images.to_pylist() if row["protocol"] == protocol]
+            assert {row["key"]: row["f1_b"] for row in rows} == expected
+
+    def test_level_or_unknown_measure_is_refused(self, runs: list[InstanceRun], semantic: Run) -> None:
+        result = gpu_eval.compare(*runs[:2])
+        for options in ({"level": 3}, {"measure": "ap75"}, {"protocol": "idd"}):
+            with pytest.raises(OptionError, match="no such measure and protocol"):
+                result.difference(**options)
+        with pytest.raises(OptionError, match="no such level and protocol"):
+            gpu_eval.compare(semantic, semantic).difference(measure="ap")
+        refused = command("compare", runs[0].folder, runs[1].folder, "--level", 3)
+        assert refused.exit_code == 2
+        assert "no levels" in refused.stderr
+
+    def test_single_image_is_compared_without_an_interval(self, tmp_path: Path) -> None:
+        pair = [
+            write_instance_run(tmp_path / str(i), random_images(1, seed=2, found=float(i))) for i in range(2)
+        ]
+        result = gpu_eval.compare(*pair)
+        assert result.difference() > 0
+        assert np.isnan(result.scores.to_pylist()[0]["low"])
+        assert result.resamples == 0
+        assert command("compare", *(run.folder for run in pair)).exit_code == 0
+
+    def test_repr_tells_the_result(self, runs: list[InstanceRun]) -> None:
+        result = gpu_eval.compare(runs[0], runs[2])
+        assert f"AP autonue {result.difference():+.4f}" in repr(result)
+        assert "40 images" in repr(result)
+
+
+class TestCommand:
+    def test_gate_fails_with_3_only_where_ap_is_worse_by_more(self, made: dict[str, InstanceRun]) -> None:
+        worse, better = made["worst"], made["best"]
+        drop = better.ap() - worse.ap()
+        for first, later, allowed, code in (
+            (better, worse, drop / 2, 3),
+            (better, worse, drop * 1.01, 0),
+            (worse, better, 0, 0),
+            (worse, worse, 0, 0),
+        ):
+            result = command("compare", first.folder, later.folder, "--fail-if-worse", allowed)
+            assert result.exit_code == code
+            assert (f"{-drop:+.4f} AP against" in result.stderr) == (code == 3)
+
+    def test_gate_asks_for_the_protocol_given(self, made: dict[str, InstanceRun]) -> None:
+        worse, better = made["worst"], made["best"]
+        drops = [better.ap(protocol) - worse.ap(protocol) for protocol in PROTOCOLS]
+        assert drops[0] != drops[1]
+        chosen = ["autonue", "cityscapes"][int(np.argmax(drops))]
+        arguments = ("compare", better.folder, worse.folder, "--fail-if-worse", sum(drops) / 2)
+        for protocol in PROTOCOLS:
+            code = 3 if protocol == chosen else 0
+            assert command(*arguments, "--protocol", protocol).exit_code == code
+
+    def test_json_and_csv_hold_the_same_numbers(self, runs: list[InstanceRun]) -> None:
+        folders = [run.folder for run in runs[:2]]
+        told = json.loads(command("compare", *folders, "--format", "json").stdout)
+        rows = list(csv.DictReader(io.StringIO(command("compare", *folders, "--format", "csv").stdout)))
+        expected = gpu_eval.compare(*runs[:2]).difference()
+        assert told["scores"][0]["difference"] == float(rows[0]["difference"]) == expected
+        assert (told["kind"], told["protocol"], told["image_count"]) == ("instance", "autonue", 40)
+        assert {row["measure"] for row in told["classes"]} == {"ap", "ap50"}
+        assert len(told["images"]) == 10
+        for table in ("scores", "classes", "images"):
+            assert {row["protocol"] for row in told[table]} == {"autonue"}
+
+    def test_table_says_which_is_better(self, made: dict[str, InstanceRun]) -> None:
+        shown = command("compare", made["worst"].folder, made["best"].folder).stdout
+        assert "average precision, protocol autonue" in shown
+        assert "B better" in shown
+        assert "B worse" not in shown
+        assert "mIoU" not in shown
+        assert "B worse" in command("compare", made["best"].folder, made["worst"].folder).stdout
+
+    def test_leaderboard_as_json_holds_ap_intervals(self, runs: list[InstanceRun]) -> None:
+        told = json.loads(command("leaderboard", *(run.folder for run in runs), "--format", "json").stdout)
+        assert [row["rank"] for row in told] == [1, 2, 3]
+        assert all(row["ap_low"] < row["ap"] < row["ap_high"] for row in told)

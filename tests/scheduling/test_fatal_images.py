@@ -1,0 +1,65 @@
+"""Images that killed the process that scored them: they become error rows and are not touched again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpu_eval
+from gpu_eval.engines.cpu.engine import CpuEngine
+from gpu_eval.scheduling import shards as sharding
+from gpu_eval.scheduling.shards import Shard
+from tests.conftest import TinySplit
+from tests.support import instance_split
+
+POISON = 3
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One shard of everything, image POISON found deadly; the names of the gts that engines were given."""
+    seen: list[str] = []
+
+    def cut(images: int, shard_size: int) -> list[Shard]:
+        assert images <= shard_size
+        return [Shard(0, 0, images, poisoned=(POISON,))]
+
+    def watched(method: Any) -> Any:
+        def call(self: CpuEngine, images: Sequence[Any], *arguments: Any) -> Any:
+            seen.extend(image.gt.name for image in images)
+            return method(self, images, *arguments)
+
+        return call
+
+    monkeypatch.setattr(sharding, "cut", cut)
+    for name in ("score", "overlaps"):
+        monkeypatch.setattr(CpuEngine, name, watched(getattr(CpuEngine, name)))
+    return seen
+
+
+def test_label_maps_are_scored_without_it(split: TinySplit, tmp_path: Path, poisoned: list[str]) -> None:
+    run = gpu_eval.score(split.gts, split.preds, out=tmp_path / "run", res="native", on_error="skip")
+    deadly = split.names[POISON]
+    assert sorted(poisoned) == [name for name in split.names if name != deadly]
+    rows = run.images.to_pylist()
+    assert [row["status"] for row in rows] == ["error" if i == POISON else "ok" for i in range(6)]
+    assert rows[POISON]["error_kind"] == "FatalImage"
+    assert rows[POISON]["error_file"] == f"{split.gts}/{deadly}"
+    rest = {name: maps for name, maps in split.maps.items() if name != deadly}
+    assert np.array_equal(run.confusion(), TinySplit(split.gts, split.preds, rest).total())
+
+
+def test_instances_are_scored_without_it(tmp_path: Path, poisoned: list[str]) -> None:
+    split = instance_split.make_split(tmp_path / "split")
+    run = gpu_eval.score_instances(split.gts, split.preds, out=tmp_path / "run", on_error="skip")
+    deadly = run.images["gt_file"][POISON].as_py()
+    assert deadly not in poisoned
+    assert len(poisoned) == len(run.images) - 1
+    rows = run.images.to_pylist()
+    assert [row["image_id"] for row in rows if row["status"] == "error"] == [POISON]
+    assert [error["kind"] for error in rows[POISON]["errors"]] == ["FatalImage"]
+    assert POISON not in run.instances["image_id"].to_pylist()
