@@ -1,91 +1,51 @@
-"""A tiny split in IDD's layout, and what its counts must be."""
+"""Fixtures of every room: small splits that a test may change, and a cluster that nobody has joined."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pytest
 from hypothesis import settings
-from PIL import Image
+
+# What they assert is told like the asserts of a test; they are imported after this.
+pytest.register_assert_rewrite(
+    *(f"tests.support.{name}" for name in ("commands", "run_tables", "scoring", "stopped_runs")),
+    "tests.inputs.source_contract",
+    "tests.scheduling.executor_contract",
+)
+
+from tests.support import semantic_split  # noqa: E402
+from tests.support.semantic_split import TinySplit  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.support.dask_processes import DaskProcesses
+    from tests.support.instance_split import InstanceFiles
 
 # Nothing here asserts timings: the first example may have to load or compile kernels.
 settings.register_profile("gpu-eval", deadline=None)
 settings.load_profile("gpu-eval")
 
-SUFFIX = "_gtFine_labellevel3Ids.png"
-HEIGHT, WIDTH = 40, 64
-CLASSES = 26
-
-Map = npt.NDArray[np.integer]
-
-
-@dataclass(frozen=True)
-class TinySplit:
-    """A split on disk; `maps` holds (gt, prediction) by file name, in the order of the split."""
-
-    gts: Path
-    preds: Path
-    maps: dict[str, tuple[Map, Map]]
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.maps)
-
-    def total(self, size: tuple[int, int] | None = None) -> npt.NDArray[np.int64]:
-        """The literal confusion matrix at (height, width) or the maps' own; rows gt."""
-        return np.sum([count(gt, pred, size) for gt, pred in self.maps.values()], axis=0)
-
-
-def count(gt: Map, pred: Map, size: tuple[int, int] | None = None) -> npt.NDArray[np.int64]:
-    """Pillow's nearest resize and a bincount of level-3 ids; whatever is no class is void, index 26."""
-    sides = []
-    for values in (gt, pred):
-        height, width = size or gt.shape
-        resized = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
-        sides.append(np.where(resized < CLASSES, resized, CLASSES).astype(np.int64))
-    joint = np.bincount((sides[0] * (CLASSES + 1) + sides[1]).ravel(), minlength=(CLASSES + 1) ** 2)
-    return joint.reshape(CLASSES + 1, CLASSES + 1)
-
-
-def make_split(root: Path, pairs: int = 6) -> TinySplit:
-    """Blocks of classes and void under `root`/gt and `root`/pred, in two drives; every class occurs."""
-    maps: dict[str, tuple[Map, Map]] = {}
-    for number in range(pairs):
-        rng = np.random.default_rng([7, number])
-        blocks = rng.choice([*range(CLASSES), 255], (HEIGHT // 4, WIDTH // 4)).astype(np.uint8)
-        gt = blocks.repeat(4, axis=0).repeat(4, axis=1)
-        wrong = rng.random(gt.shape) < 0.2
-        pred = np.where(wrong, rng.integers(0, CLASSES, gt.shape), gt).astype(np.uint8)
-        maps[f"{'ab'[number * 2 // pairs]}/frame{number:04d}{SUFFIX}"] = (gt, pred)
-    for name, sides in maps.items():
-        for side, values in zip(("gt", "pred"), sides, strict=True):
-            path = root / side / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(values).save(path)
-    return TinySplit(root / "gt", root / "pred", maps)
-
 
 @pytest.fixture
 def split(tmp_path: Path) -> TinySplit:
-    return make_split(tmp_path / "split")
+    """Six label maps of a side."""
+    return semantic_split.make_split(tmp_path / "split")
 
 
-def tables_of(folder: Path) -> dict[str, pa.Table]:
-    """All tables of a complete run."""
-    from gpu_eval.results.semantic_run import open_run
-    from gpu_eval.run_folder import schema
+@pytest.fixture
+def instances(tmp_path: Path) -> InstanceFiles:
+    """Six images with masks."""
+    from tests.support import instance_split
 
-    run = open_run(folder)
-    return {name: run.sql(f"SELECT * FROM {name} ORDER BY ALL") for name in schema.tables()}
+    return instance_split.make_split(tmp_path / "instances")
 
 
-def assert_same_tables(one: Path, other: Path) -> None:
-    """Equal to the last bit, NaN equal to NaN."""
-    left, right = tables_of(one), tables_of(other)
-    for name in left:
-        assert left[name].schema.equals(right[name].schema), name
-        assert repr(left[name].to_pylist()) == repr(right[name].to_pylist()), name
+@pytest.fixture
+def dask(tmp_path: Path) -> Iterator[DaskProcesses]:
+    """Starts schedulers and workers, and ends them with the test."""
+    from tests.support.dask_processes import dask_processes
+
+    with dask_processes(tmp_path) as processes:
+        yield processes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -13,11 +14,11 @@ import pytest
 import gpu_eval
 from gpu_eval import api, errors, storage
 from gpu_eval.results.instance_run import InstanceRun
-from gpu_eval.results.semantic_run import Run
 from gpu_eval.run_folder import folder as run_folder
 from gpu_eval.run_folder import schema
-from tests.conftest import TinySplit
-from tests.support import instance_split
+from tests.support.instance_split import InstanceFiles
+from tests.support.scoring import score
+from tests.support.semantic_split import TinySplit
 
 URL = "memory://bucket/runs/model"
 
@@ -33,13 +34,12 @@ def files() -> Iterator[fsspec.AbstractFileSystem]:
     system.pseudo_dirs[:] = [""]
 
 
-def score(split: TinySplit, **options: object) -> Run:
-    return gpu_eval.score(split.gts, split.preds, out=URL, res="native", shard_size=4, **options)  # type: ignore[arg-type]
+score_there = partial(score, out=URL, shard_size=4)
 
 
 def test_run_at_a_url_has_the_tables_of_one_in_a_folder(split: TinySplit, tmp_path: Path) -> None:
-    there = score(split)
-    here = gpu_eval.score(split.gts, split.preds, out=tmp_path / "run", res="native", shard_size=4)
+    there = score_there(split)
+    here = score(split, tmp_path / "run", shard_size=4)
     for name in schema.tables():
         assert there.table(name).equals(here.table(name))
         query = f"SELECT * FROM {name} ORDER BY ALL"
@@ -48,20 +48,20 @@ def test_run_at_a_url_has_the_tables_of_one_in_a_folder(split: TinySplit, tmp_pa
 
 
 def test_url_run_is_refused_resumed_and_replaced_like_a_folder(split: TinySplit) -> None:
-    score(split)
+    score_there(split)
     with pytest.raises(errors.RunExists):
-        score(split)
-    assert score(split, resume=True).facts["images_resumed"] == len(split.names)
-    assert score(split, overwrite=True).facts["images_resumed"] == 0
+        score_there(split)
+    assert score_there(split, resume=True).facts["images_resumed"] == len(split.names)
+    assert score_there(split, overwrite=True).facts["images_resumed"] == 0
 
 
 def test_truncated_part_at_a_url_is_scored_again(split: TinySplit, files: fsspec.AbstractFileSystem) -> None:
-    score(split)
+    score_there(split)
     part = "/bucket/runs/model/cells/part-000000.parquet"
     files.pipe_file(part, files.cat_file(part)[:-20])
     with pytest.raises(errors.CorruptRun, match="part-000000"):
         gpu_eval.open_run(URL).cells  # noqa: B018
-    again = score(split, resume=True)
+    again = score_there(split, resume=True)
     assert again.facts["images_resumed"] == len(split.names) - 4
     assert np.array_equal(again.confusion(), split.total())
 
@@ -69,7 +69,7 @@ def test_truncated_part_at_a_url_is_scored_again(split: TinySplit, files: fsspec
 def test_lost_part_at_a_url_is_not_taken_for_fewer_images(
     split: TinySplit, files: fsspec.AbstractFileSystem
 ) -> None:
-    score(split)
+    score_there(split)
     files.rm_file("/bucket/runs/model/images/part-000001.parquet")
     with pytest.raises(errors.CorruptRun, match="part-000001"):
         gpu_eval.open_run(URL).images  # noqa: B018
@@ -78,12 +78,12 @@ def test_lost_part_at_a_url_is_not_taken_for_fewer_images(
 def test_foreign_files_at_a_url_are_left_alone(split: TinySplit, files: fsspec.AbstractFileSystem) -> None:
     files.pipe_file("/bucket/runs/model/notes.txt", b"mine")
     with pytest.raises(errors.RunExists, match="other files"):
-        score(split, overwrite=True)
+        score_there(split, overwrite=True)
     assert files.cat_file("/bucket/runs/model/notes.txt") == b"mine"
 
 
 def test_runs_at_urls_are_compared_tagged_and_drawn(split: TinySplit) -> None:
-    run = score(split)
+    run = score_there(split)
     assert api.compare(run, URL).difference() == 0
     assert run_folder.tag(storage.place(URL), {"team": "a"})["team"] == "a"
     assert str(api.write_html(run)) == f"{URL}/report.html"
@@ -91,7 +91,7 @@ def test_runs_at_urls_are_compared_tagged_and_drawn(split: TinySplit) -> None:
 
 def test_unknown_protocol_is_a_report_error(split: TinySplit) -> None:
     with pytest.raises(errors.ReportError, match="nowhere://x"):
-        gpu_eval.score(split.gts, split.preds, out="nowhere://x", res="native")
+        score(split, "nowhere://x")
 
 
 def test_file_url_is_a_folder(tmp_path: Path) -> None:
@@ -111,10 +111,10 @@ def test_refused_put_leaves_no_part(split: TinySplit, monkeypatch: pytest.Monkey
     with monkeypatch.context() as limited:
         limited.setattr(MemoryFileSystem, "pipe_file", full)
         with pytest.raises(errors.ReportError, match="quota exceeded"):
-            score(split)
+            score_there(split)
     with pytest.raises(errors.IncompleteRun):
         gpu_eval.open_run(URL)
-    assert np.array_equal(score(split, resume=True).confusion(), split.total())
+    assert np.array_equal(score_there(split, resume=True).confusion(), split.total())
 
 
 def test_table_written_to_a_url_reads_back(files: fsspec.AbstractFileSystem) -> None:
@@ -124,10 +124,11 @@ def test_table_written_to_a_url_reads_back(files: fsspec.AbstractFileSystem) -> 
     assert files.exists("/bucket/runs/model/t.parquet")
 
 
-def test_instance_run_at_a_url_has_the_tables_of_one_in_a_folder(tmp_path: Path) -> None:
-    split = instance_split.make_split(tmp_path / "split")
-    here = gpu_eval.score_instances(split.gts, split.preds, out=tmp_path / "run")
-    there = gpu_eval.score_instances(split.gts, split.preds, out=URL)
+def test_instance_run_at_a_url_has_the_tables_of_one_in_a_folder(
+    instances: InstanceFiles, tmp_path: Path
+) -> None:
+    here = score(instances, tmp_path / "run")
+    there = score(instances, URL)
     for name in schema.tables(schema.INSTANCE):
         query = f"SELECT * FROM {name} ORDER BY ALL"
         assert repr(there.sql(query).to_pylist()) == repr(here.sql(query).to_pylist())

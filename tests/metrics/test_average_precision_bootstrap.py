@@ -11,24 +11,15 @@ import pytest
 from gpu_eval.labels.instance_space import load_instances
 from gpu_eval.metrics import average_precision_bootstrap as precision_bootstrap
 from gpu_eval.metrics import bootstrap
-from gpu_eval.metrics.average_precision import AveragePrecision, average_precision
 from gpu_eval.metrics.average_precision_bootstrap import Samples
 from gpu_eval.metrics.matching import PROTOCOLS, THRESHOLDS, outcomes
-from tests.metrics.test_matching import close
 from tests.reference import bootstrap as reference
 from tests.reference.instances import Image, Prediction, random_split
-from tests.support.instance_runs import table_of
+from tests.support.instance_runs import repeated, table_of
+from tests.support.numbers import close
 
 IDD = load_instances("idd")
 PERSON, CAR = IDD.ids.index(6), IDD.ids.index(12)
-
-
-def repeated(
-    images: Sequence[Image], unit_of: Sequence[int], drawn: Sequence[int], protocol: str
-) -> AveragePrecision:
-    """The AP of a split in which the images of each drawn unit stand once per draw, numbered anew."""
-    split = [image for unit in drawn for image, of in zip(images, unit_of, strict=True) if of == unit]
-    return average_precision(outcomes(table_of(split), IDD, protocol))
 
 
 def resampled(

@@ -16,9 +16,10 @@ from gpu_eval.metrics import bootstrap, semantic
 from gpu_eval.metrics import confusion as cm
 from gpu_eval.metrics.bootstrap import Columns
 from gpu_eval.results.semantic_run import Run
-from tests.conftest import TinySplit
 from tests.reference import bootstrap as reference
-from tests.support.runs import random_matrices, write_run
+from tests.support.scoring import score
+from tests.support.semantic_runs import random_matrices, write_run
+from tests.support.semantic_split import TinySplit
 
 IDD = load_labels("idd")
 LITE = load_labels("idd-lite")
@@ -45,10 +46,10 @@ def test_scores_of_column_sums_are_the_scores_of_the_matrices(labels: gpu_eval.L
     columns = Columns(labels)
     found = columns.scores(columns_of(columns, matrices).sum(axis=0))
     for protocol in labels.protocols:
-        for score in semantic.score(matrices.sum(axis=0), labels, protocol):
-            miou, iou = found[protocol, score.level]
-            assert np.array_equal(iou, score.iou, equal_nan=True)
-            assert np.array_equal(miou, score.miou, equal_nan=True)
+        for level in semantic.score(matrices.sum(axis=0), labels, protocol):
+            miou, iou = found[protocol, level.level]
+            assert np.array_equal(iou, level.iou, equal_nan=True)
+            assert np.array_equal(miou, level.miou, equal_nan=True)
 
 
 @pytest.mark.parametrize("drives", [1, 9])
@@ -216,12 +217,12 @@ class TestInARun:
         }
 
     def test_scored_split_has_intervals_around_its_scores(self, split: TinySplit, tmp_path: Path) -> None:
-        run = gpu_eval.score(split.gts, split.preds, out=tmp_path / "run", res="native")
+        run = score(split, tmp_path / "run")
         assert all(low < miou < high for low, miou, high in stored(run))
         assert run.facts["intervals"]["unit_count"] == len(split.maps)
 
     def test_bootstrap_0_means_no_intervals(self, split: TinySplit, tmp_path: Path) -> None:
-        run = gpu_eval.score(split.gts, split.preds, out=tmp_path / "run", res="native", bootstrap=0)
+        run = score(split, tmp_path / "run", bootstrap=0)
         assert all(math.isnan(low) and math.isnan(high) for low, _, high in stored(run))
         assert run.facts["intervals"] is None
 

@@ -14,9 +14,9 @@ import pytest
 from gpu_eval.labels.instance_space import load_instances
 from gpu_eval.metrics.average_precision import AveragePrecision, average_precision
 from gpu_eval.metrics.matching import THRESHOLDS, outcomes
-from tests.metrics.test_matching import close, floats
 from tests.reference.instances import BACKGROUND, EVALUATED, Image, Prediction, random_split
 from tests.support.instance_runs import table_of
+from tests.support.numbers import close, floats
 
 IDD = load_instances("idd")
 SCRIPT = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"

@@ -29,8 +29,10 @@ from gpu_eval.page import findings, html
 from gpu_eval.page import worst_images as gallery
 from gpu_eval.results.semantic_run import Run, open_run
 from gpu_eval.storage import write_table
-from tests.conftest import TinySplit, make_split
 from tests.support import browser
+from tests.support.commands import gpu_eval_command
+from tests.support.scoring import score
+from tests.support.semantic_split import TinySplit, make_split
 
 pytest.importorskip("altair", reason="Altair is not installed")
 pytest.importorskip("vl_convert", reason="vl-convert-python is not installed")
@@ -45,7 +47,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinySplit:
 
 @pytest.fixture(scope="module")
 def scored(tiny: TinySplit, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return api.score(tiny.gts, tiny.preds, out=tmp_path_factory.mktemp("run") / "run", res="native")
+    return score(tiny, tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture
@@ -139,7 +141,7 @@ def test_incomplete_run_says_so_before_its_scores(tiny: TinySplit, tmp_path: Pat
     preds = tmp_path / "preds"
     shutil.copytree(tiny.preds, preds)
     (preds / tiny.names[0]).unlink()
-    run = api.score(tiny.gts, preds, out=tmp_path / "run", res="native", on_error="skip")
+    run = score(tiny, tmp_path / "run", preds=preds, on_error="skip")
     page = html.page(run)
     assert page.index("Incomplete") < page.index("Mean IoU")
     assert "Incomplete" in run._repr_html_()
@@ -284,13 +286,13 @@ def test_missing_library_is_told_with_its_remedy(
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    answer = CliRunner().invoke(main, ["report", str(run.folder)])
+    answer = gpu_eval_command("report", run.folder)
     assert answer.exit_code == 2
     assert "gpu-eval[html]" in answer.output
 
 
 def test_report_command_writes_and_names_the_page(run: Run, tmp_path: Path) -> None:
-    answer = CliRunner().invoke(main, ["report", str(run.folder), "-o", str(tmp_path / "page.html")])
+    answer = gpu_eval_command("report", run.folder, "-o", tmp_path / "page.html")
     assert answer.exit_code == 0, answer.output
     assert answer.output.strip() == str(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")

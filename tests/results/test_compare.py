@@ -10,19 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import gpu_eval
-from gpu_eval.cli.commands import main
 from gpu_eval.errors import CorruptRun, IncomparableRuns, OptionError
 from gpu_eval.results.semantic_run import Run
-from tests.conftest import TinySplit
 from tests.reference import bootstrap as reference
-from tests.support.runs import random_matrices, write_run
-
-
-def command(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+from tests.support.commands import gpu_eval_command
+from tests.support.scoring import score
+from tests.support.semantic_runs import random_matrices, write_run
+from tests.support.semantic_split import TinySplit
 
 
 @pytest.fixture
@@ -124,7 +120,7 @@ class TestNumbers:
         assert result.difference() > 0
         assert np.isnan(result.scores.to_pylist()[0]["low"])
         assert result.resamples == 0
-        assert command("compare", runs[0].folder, runs[1].folder).exit_code == 0
+        assert gpu_eval_command("compare", runs[0].folder, runs[1].folder).exit_code == 0
 
 
 class TestRefused:
@@ -186,7 +182,9 @@ class TestRefused:
     def test_unknown_level_or_protocol_is_refused(self, pair: tuple[Run, Run]) -> None:
         with pytest.raises(OptionError, match="level 9"):
             gpu_eval.compare(*pair).difference(level=9)
-        assert command("compare", pair[0].folder, pair[1].folder, "--protocol", "coco").exit_code == 2
+        assert (
+            gpu_eval_command("compare", pair[0].folder, pair[1].folder, "--protocol", "coco").exit_code == 2
+        )
 
 
 class TestCommand:
@@ -199,27 +197,31 @@ class TestCommand:
             (worse, better, 0, 0),
             (worse, worse, 0, 0),
         ):
-            result = command("compare", first, later, "--fail-if-worse", allowed)
+            result = gpu_eval_command("compare", first, later, "--fail-if-worse", allowed)
             assert result.exit_code == code
             assert ("WORSE" in result.stderr) == (code == 3)
 
     def test_gate_looks_at_every_later_run(self, pair: tuple[Run, Run]) -> None:
         worse, better = (run.folder for run in pair)
-        assert command("compare", better, better, worse, "--fail-if-worse", 0.001).exit_code == 3
+        assert gpu_eval_command("compare", better, better, worse, "--fail-if-worse", 0.001).exit_code == 3
 
     def test_gate_does_not_let_a_run_without_a_score_through(self, tmp_path: Path) -> None:
         good = {f"a/{i}": np.diag(np.full(8, 5)) for i in range(3)}
         runs = [write_run(tmp_path / name, good) for name in "ab"]
         arguments = ("compare", runs[0].folder, runs[1].folder, "--fail-if-worse", 0.5)
-        assert command(*arguments, "--protocol", "idd").exit_code == 0
+        assert gpu_eval_command(*arguments, "--protocol", "idd").exit_code == 0
         empty = {key: np.zeros((8, 8), np.int64) for key in good}
         runs = [write_run(tmp_path / f"{name}2", empty) for name in "ab"]
-        assert command("compare", *(run.folder for run in runs), "--fail-if-worse", 0.5).exit_code == 3
+        assert (
+            gpu_eval_command("compare", *(run.folder for run in runs), "--fail-if-worse", 0.5).exit_code == 3
+        )
 
     def test_json_and_csv_hold_the_same_numbers(self, pair: tuple[Run, Run]) -> None:
         folders = [run.folder for run in pair]
-        told = json.loads(command("compare", *folders, "--format", "json").stdout)
-        rows = list(csv.DictReader(io.StringIO(command("compare", *folders, "--format", "csv").stdout)))
+        told = json.loads(gpu_eval_command("compare", *folders, "--format", "json").stdout)
+        rows = list(
+            csv.DictReader(io.StringIO(gpu_eval_command("compare", *folders, "--format", "csv").stdout))
+        )
         assert (
             told["scores"][0]["difference"]
             == float(rows[0]["difference"])
@@ -229,21 +231,21 @@ class TestCommand:
         assert (told["image_count"], told["protocol"], told["level"]) == (40, "idd", 1)
 
     def test_table_says_which_is_better(self, pair: tuple[Run, Run]) -> None:
-        shown = command("compare", pair[0].folder, pair[1].folder).stdout
+        shown = gpu_eval_command("compare", pair[0].folder, pair[1].folder).stdout
         assert "B better" in shown
         assert "B worse" not in shown
-        assert "B worse" in command("compare", pair[1].folder, pair[0].folder).stdout
+        assert "B worse" in gpu_eval_command("compare", pair[1].folder, pair[0].folder).stdout
 
     def test_incomparable_runs_exit_with_2(self, pair: tuple[Run, Run], tmp_path: Path) -> None:
         other = write_run(tmp_path / "c", random_matrices(40, seed=1))
-        result = command("compare", pair[0].folder, other.folder)
+        result = gpu_eval_command("compare", pair[0].folder, other.folder)
         assert result.exit_code == 2
         assert "different ground truth" in result.stderr
 
     def test_two_scored_splits_are_compared(self, split: TinySplit, tmp_path: Path) -> None:
         for name, preds in (("a", split.preds), ("b", split.gts)):
-            gpu_eval.score(split.gts, preds, out=tmp_path / name, res="native")
-        shown = command("compare", tmp_path / "a", tmp_path / "b", "--level", 2)
+            score(split, tmp_path / name, preds=preds)
+        shown = gpu_eval_command("compare", tmp_path / "a", tmp_path / "b", "--level", 2)
         assert shown.exit_code == 0, shown.stderr
         assert "classes of level 2" in shown.stdout
 
@@ -251,7 +253,7 @@ class TestCommand:
 def test_a_run_that_lost_a_part_is_not_compared_in_silence(tmp_path: Path, split: TinySplit) -> None:
     runs = [tmp_path / name for name in ("a", "b")]
     for run in runs:
-        gpu_eval.score(split.gts, split.preds, out=run, shard_size=2)
+        score(split, run, shard_size=2)
     (runs[1] / "images" / "part-000001.parquet").unlink()
     with pytest.raises(CorruptRun, match="missing"):
         gpu_eval.compare(*runs)

@@ -5,35 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
 
 import gpu_eval
-from gpu_eval.cli.commands import main
 from gpu_eval.errors import CorruptRun, IncomparableRuns, OptionError
 from gpu_eval.results.semantic_run import Run
 from gpu_eval.run_folder.folder import read_facts
-from tests.conftest import TinySplit
-from tests.support.runs import random_matrices, write_run
-
-
-def command(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+from tests.support.boards import Cells, names
+from tests.support.commands import gpu_eval_command
+from tests.support.semantic_runs import random_matrices, write_run
+from tests.support.semantic_split import TinySplit
 
 
 def rows_of(runs: list[Run], **options: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = gpu_eval.leaderboard(runs, **options).to_pylist()
     return rows
-
-
-def names(rows: list[dict[str, Any]]) -> list[str]:
-    return [Path(row["run"]).name for row in rows]
 
 
 @pytest.fixture
@@ -169,10 +160,10 @@ class TestPublished:
     def test_sorting_by_ap50_puts_the_instance_board_first(self, idd: Run) -> None:
         rows = rows_of([idd], published=True, sort="AP50")
         assert [row["ap50"] for row in rows[:3]] == [0.6753, 0.5001, 0.4991]
-        assert "PANET" in command("leaderboard", idd.folder, "--published", "--sort", "AP50").stdout
+        assert "PANET" in gpu_eval_command("leaderboard", idd.folder, "--published", "--sort", "AP50").stdout
 
     def test_published_rows_are_marked_wherever_they_are_shown(self, idd: Run, tmp_path: Path) -> None:
-        shown = command("leaderboard", idd.folder, "--published", "-o", tmp_path / "board")
+        shown = gpu_eval_command("leaderboard", idd.folder, "--published", "-o", tmp_path / "board")
         for text in (
             shown.stdout,
             *((tmp_path / "board" / f"leaderboard.{kind}").read_text() for kind in ("md", "html")),
@@ -185,39 +176,12 @@ class TestPublished:
             rows_of(runs, published=True)
 
 
-class Cells(HTMLParser):
-    """The texts of the cells of each row, all links, and tags that never closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.links: list[str | None] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag != "meta":
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-        elif tag == "a":
-            self.links.append(dict(attrs)["href"])
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
-
-
 class TestFiles:
     @pytest.fixture
     def board(self, runs: list[Run], tmp_path: Path) -> Path:
         given = ("--team", "A | <b>B</b> & *C*", "--method", "x\ny", "--link", "https://example.org/?a=1&b=2")
-        assert command("tag", runs[2].folder, *given).exit_code == 0
-        result = command("leaderboard", *(run.folder for run in runs), "-o", tmp_path / "board")
+        assert gpu_eval_command("tag", runs[2].folder, *given).exit_code == 0
+        result = gpu_eval_command("leaderboard", *(run.folder for run in runs), "-o", tmp_path / "board")
         assert result.exit_code == 0, result.stderr
         assert "leaderboard.html" in result.stderr
         return tmp_path / "board"
@@ -258,20 +222,22 @@ class TestFiles:
         facts = json.loads(path.read_text())
         facts["entry"] = {"team": "t", "method": "m", "link": "javascript:alert(1)"}
         path.write_text(json.dumps(facts))
-        command("leaderboard", runs[0].folder, "-o", tmp_path / "board")
+        gpu_eval_command("leaderboard", runs[0].folder, "-o", tmp_path / "board")
         for kind in ("md", "html"):
             assert "javascript" not in (tmp_path / "board" / f"leaderboard.{kind}").read_text()
 
     def test_json_and_csv_are_printed_whole(self, runs: list[Run]) -> None:
         folders = [run.folder for run in runs]
-        told = json.loads(command("leaderboard", *folders, "--format", "json").stdout)
-        rows = list(csv.DictReader(io.StringIO(command("leaderboard", *folders, "--format", "csv").stdout)))
+        told = json.loads(gpu_eval_command("leaderboard", *folders, "--format", "json").stdout)
+        rows = list(
+            csv.DictReader(io.StringIO(gpu_eval_command("leaderboard", *folders, "--format", "csv").stdout))
+        )
         assert [row["rank"] for row in told] == [1, 2, 3]
         assert [row["pred_fingerprint"] for row in rows] == [row["pred_fingerprint"] for row in told]
 
     def test_refused_board_writes_nothing(self, runs: list[Run], tmp_path: Path) -> None:
         other = write_run(tmp_path / "other", random_matrices(60, seed=1))
-        result = command("leaderboard", runs[0].folder, other.folder, "-o", tmp_path / "board")
+        result = gpu_eval_command("leaderboard", runs[0].folder, other.folder, "-o", tmp_path / "board")
         assert result.exit_code == 2
         assert not (tmp_path / "board").exists()
 
@@ -279,7 +245,7 @@ class TestFiles:
 class TestEntry:
     def test_entry_is_given_at_score_time(self, split: TinySplit, tmp_path: Path) -> None:
         out = tmp_path / "run"
-        result = command(
+        result = gpu_eval_command(
             "score", split.gts, split.preds, "-o", out, "--res", "native", "--team", "T", "--method", "M"
         )
         assert result.exit_code == 0, result.stderr
@@ -289,22 +255,22 @@ class TestEntry:
     def test_tag_changes_what_is_given_and_nothing_else(self, runs: list[Run]) -> None:
         folder = runs[0].folder
         before = read_facts(folder)
-        command("tag", folder, "--team", "T", "--link", "https://example.org")
-        command("tag", folder, "--team", "", "--method", "M")
+        gpu_eval_command("tag", folder, "--team", "T", "--link", "https://example.org")
+        gpu_eval_command("tag", folder, "--team", "", "--method", "M")
         after = read_facts(folder)
         assert after.pop("entry") == {"team": None, "method": "M", "link": "https://example.org"}
         before.pop("entry")
         assert after == before
 
     def test_link_must_be_a_web_address(self, runs: list[Run]) -> None:
-        result = command("tag", runs[0].folder, "--link", "javascript:alert(1)")
+        result = gpu_eval_command("tag", runs[0].folder, "--link", "javascript:alert(1)")
         assert result.exit_code == 2
         assert "web address" in result.stderr
 
     def test_tag_without_anything_to_set_is_a_usage_error(self, runs: list[Run]) -> None:
-        assert command("tag", runs[0].folder).exit_code == 2
+        assert gpu_eval_command("tag", runs[0].folder).exit_code == 2
 
     def test_tag_of_a_folder_without_a_run_is_refused(self, tmp_path: Path) -> None:
-        result = command("tag", tmp_path, "--team", "T")
+        result = gpu_eval_command("tag", tmp_path, "--team", "T")
         assert result.exit_code == 2
         assert list(tmp_path.iterdir()) == []

@@ -16,8 +16,9 @@ import gpu_eval
 from gpu_eval import errors
 from gpu_eval.results.semantic_run import Run
 from gpu_eval.run_folder import schema
-from tests.conftest import CLASSES, HEIGHT, WIDTH, TinySplit, make_split
 from tests.reference import semantic as reference
+from tests.support.scoring import score
+from tests.support.semantic_split import CLASSES, HEIGHT, WIDTH, TinySplit, make_split
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -28,9 +29,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinySplit, Run]:
     root = tmp_path_factory.mktemp("report")
     split = make_split(root / "split")
     (split.preds / split.names[5]).unlink()
-    run = gpu_eval.score(
-        split.gts, split.preds, out=root / "run", res="native", shard_size=4, on_error="skip"
-    )
+    run = score(split, root / "run", shard_size=4, on_error="skip")
     del split.maps[split.names[5]]
     return split, run
 
@@ -244,7 +243,7 @@ class TestSql:
     def test_name_of_the_folder_means_nothing_to_sql(
         self, split: TinySplit, tmp_path: Path, name: str
     ) -> None:
-        run = gpu_eval.score(split.gts, split.preds, out=tmp_path / name, res="native")
+        run = score(split, tmp_path / name)
         for table, expected in schema.tables().items():
             answer = run.sql(f"SELECT * FROM {table}")
             assert answer.column_names == expected.names
@@ -257,7 +256,7 @@ class TestSql:
 
     @pytest.mark.parametrize("name", ["images", "levels"])
     def test_lost_table_is_a_corrupt_run(self, split: TinySplit, tmp_path: Path, name: str) -> None:
-        run = gpu_eval.score(split.gts, split.preds, out=tmp_path / "run", res="native")
+        run = score(split, tmp_path / "run")
         for path in files_of(run, name):
             path.unlink()
         with pytest.raises(errors.CorruptRun):
@@ -265,7 +264,7 @@ class TestSql:
 
     @pytest.mark.parametrize("name", ["cells", "levels"])
     def test_truncated_table_is_a_corrupt_run(self, split: TinySplit, tmp_path: Path, name: str) -> None:
-        run = gpu_eval.score(split.gts, split.preds, out=tmp_path / "run", res="native")
+        run = score(split, tmp_path / "run")
         path = files_of(run, name)[0]
         path.write_bytes(path.read_bytes()[:40])
         with pytest.raises(errors.CorruptRun) as caught:
@@ -273,7 +272,7 @@ class TestSql:
         assert name in str(caught.value.file)
 
     def test_lost_part_is_not_scored_in_silence(self, split: TinySplit, tmp_path: Path) -> None:
-        run = gpu_eval.score(split.gts, split.preds, out=tmp_path / "run", res="native", shard_size=2)
+        run = score(split, tmp_path / "run", shard_size=2)
         files_of(run, "images")[1].unlink()
         with pytest.raises(errors.CorruptRun):
             len(gpu_eval.open_run(run.folder).images)
@@ -315,7 +314,7 @@ class TestFacts:
         assert run.facts["labels"]["digest"] == labels.digest()
 
     def test_run_of_a_later_version_is_refused(self, split: TinySplit, tmp_path: Path) -> None:
-        run = gpu_eval.score(split.gts, split.preds, out=tmp_path / "run", res="native")
+        run = score(split, tmp_path / "run")
         path = run.folder / "run.json"
         path.write_text(json.dumps({**run.facts, "format_version": 99}))
         with pytest.raises(errors.CorruptRun, match="format 99"):

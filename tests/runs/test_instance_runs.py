@@ -21,10 +21,9 @@ from gpu_eval.metrics.matching import PROTOCOLS
 from gpu_eval.results.instance_run import InstanceRun
 from gpu_eval.runs.cluster_options import ClusterOptions, joined
 from gpu_eval.tasks.instance import PART_TABLES
-from tests.cli.test_cli import gpu_eval_command
-from tests.metrics.test_matching import close
 from tests.reference import instances as reference
 from tests.reference.instances import VOID, Image, Prediction
+from tests.support.commands import gpu_eval_command, start_slow, wait_for_parts
 from tests.support.instance_split import (
     CLASSES,
     GT_SUFFIX,
@@ -38,7 +37,7 @@ from tests.support.instance_split import (
     write,
     write_coco,
 )
-from tests.support.slow import start_slow, wait_for_parts
+from tests.support.numbers import close
 
 
 @pytest.fixture

@@ -25,8 +25,9 @@ from gpu_eval.run_folder import folder as run_folder
 from gpu_eval.scheduling import shards as sharding
 from gpu_eval.scheduling.shards import Shard
 from gpu_eval.tasks.semantic import PART_TABLES
-from tests.conftest import TinySplit, assert_same_tables, make_split
-from tests.support.slow import start_slow, wait_for_parts
+from tests.support.commands import start_slow, wait_for_parts
+from tests.support.run_tables import assert_same_tables
+from tests.support.semantic_split import TinySplit, make_split
 
 
 def score(split: TinySplit, out: Path, **options: Any) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,32 +14,11 @@ from PIL import Image
 import gpu_eval
 from gpu_eval import errors
 from gpu_eval.results.semantic_run import Run
-from tests.conftest import CLASSES, HEIGHT, SUFFIX, WIDTH, TinySplit, assert_same_tables, count
 from tests.support import png_builder
-
-
-def score(split: TinySplit, out: Path, **options: Any) -> Run:
-    return gpu_eval.score(split.gts, split.preds, **{"out": out, "res": "native", **options})
-
-
-def problems_of(split: TinySplit, out: Path, **options: Any) -> list[errors.GpuEvalError]:
-    with pytest.raises(errors.SplitProblems) as caught:
-        score(split, out, **options)
-    assert f"{len(caught.value.problems)} in {len(split.maps)} images" == caught.value.found
-    return list(caught.value.problems)
-
-
-def zipped(folder: Path, target: Path, method: int = zipfile.ZIP_STORED, prefix: str = "") -> Path:
-    with zipfile.ZipFile(target, "w", method) as archive:
-        for path in sorted(folder.rglob("*.png")):
-            archive.write(path, prefix + path.relative_to(folder).as_posix())
-    return target
-
-
-def tarred(folder: Path, target: Path) -> Path:
-    with tarfile.open(target, "w") as archive:
-        archive.add(folder, arcname=".")
-    return target
+from tests.support.packing import tarred, zipped
+from tests.support.run_tables import assert_same_tables
+from tests.support.scoring import score
+from tests.support.semantic_split import CLASSES, TinySplit, count, drawn_pixels
 
 
 def matrix_of(run: Run, image_id: int) -> np.ndarray:
@@ -91,7 +69,7 @@ class TestNumbers:
         }
         before = set(tmp_path.iterdir())
         for gts, preds in inputs.values():
-            gpu_eval.score(gts, preds, out=archives, res="native", overwrite=True)
+            score(split, archives, gts=gts, preds=preds, overwrite=True)
             assert_same_tables(folder, archives)
         assert set(tmp_path.iterdir()) - before == {archives}
 
@@ -104,7 +82,7 @@ class TestNumbers:
         self, split: TinySplit, tmp_path: Path
     ) -> None:
         preds = zipped(split.preds, tmp_path / "p.zip", prefix="my model/")
-        run = gpu_eval.score(split.gts, preds, out=tmp_path / "run", res="native")
+        run = score(split, tmp_path / "run", preds=preds)
         assert np.array_equal(run.confusion(), split.total())
         assert "my model" in run.facts["notes"][0]
 
@@ -150,10 +128,6 @@ class TestNumbers:
         assert run.confusion().tolist() == [[3, 0, 0], [0, 2, 0], [0, 0, 1]]
 
 
-def drawn_pixels() -> np.ndarray:
-    return np.random.default_rng(5).integers(0, CLASSES, (HEIGHT, WIDTH)).astype(np.uint8)
-
-
 UNUSUAL: dict[str, Callable[[np.ndarray], bytes]] = {
     "16-bit grey": lambda pixels: png_builder.build_png(pixels, bit_depth=16),
     "interlaced": lambda pixels: png_builder.build_png(pixels, interlaced=True, filters=[4, 0, 2, 1, 3]),
@@ -190,128 +164,6 @@ def test_8_bit_palette_takes_the_fast_path(split: TinySplit, tmp_path: Path) -> 
     assert run.facts["decoders"] == {"simd": 6, "cuda": 0, "pillow": 0}
 
 
-class TestFiles:
-    def test_missing_prediction_is_told_with_its_path(self, split: TinySplit, tmp_path: Path) -> None:
-        (split.preds / split.names[3]).unlink()
-        (problem,) = problems_of(split, tmp_path / "run")
-        assert problem.kind == "MissingPrediction"
-        assert problem.file == str(split.preds / split.names[3])
-        assert problem.expected == split.names[3]
-
-    def test_extra_prediction_is_told_with_its_path(self, split: TinySplit, tmp_path: Path) -> None:
-        extra = split.preds / "b" / f"zzz{SUFFIX}"
-        extra.write_bytes(png_builder.build_png(drawn_pixels()))
-        (problem,) = problems_of(split, tmp_path / "run")
-        assert (problem.kind, problem.file) == ("ExtraPrediction", str(extra))
-
-    def test_duplicate_in_an_archive_is_told(self, split: TinySplit, tmp_path: Path) -> None:
-        packed = tmp_path / "p.tar"
-        with tarfile.open(packed, "w") as archive:
-            for name in [*split.names, split.names[0]]:
-                archive.add(split.preds / name, arcname=name)
-        with pytest.raises(errors.SplitProblems) as caught:
-            gpu_eval.score(split.gts, packed, out=tmp_path / "run", res="native")
-        (problem,) = caught.value.problems
-        assert problem.kind == "DuplicateFile"
-        assert problem.file == f"{packed}/{split.names[0]}"
-
-    def test_mostly_missing_predictions_stop_before_scoring(self, split: TinySplit, tmp_path: Path) -> None:
-        for name in split.names[1:]:
-            (split.preds / name).unlink()
-        with pytest.raises(errors.SplitProblems, match="most predictions are missing"):
-            score(split, tmp_path / "run")
-        assert not (tmp_path / "run").exists()
-
-    @pytest.mark.parametrize("side", ["gt", "pred"])
-    def test_empty_folder_is_an_empty_split(self, split: TinySplit, tmp_path: Path, side: str) -> None:
-        empty = tmp_path / "empty"
-        empty.mkdir()
-        gts, preds = (empty, split.preds) if side == "gt" else (split.gts, empty)
-        with pytest.raises(errors.EmptySplit) as caught:
-            gpu_eval.score(gts, preds, out=tmp_path / "run")
-        assert caught.value.file == str(empty)
-        assert not (tmp_path / "run").exists()
-
-    @pytest.mark.parametrize("side", ["gt", "pred"])
-    def test_missing_folder_is_unreadable(self, split: TinySplit, tmp_path: Path, side: str) -> None:
-        gts, preds = (tmp_path / "no", split.preds) if side == "gt" else (split.gts, tmp_path / "no")
-        with pytest.raises(errors.UnreadableSource) as caught:
-            gpu_eval.score(gts, preds, out=tmp_path / "run")
-        assert caught.value.file == str(tmp_path / "no")
-        assert not (tmp_path / "run").exists()
-
-    def test_file_that_is_no_archive_is_unreadable(self, split: TinySplit, tmp_path: Path) -> None:
-        (tmp_path / "note.zip").write_text("not an archive")
-        with pytest.raises(errors.UnreadableSource):
-            gpu_eval.score(split.gts, tmp_path / "note.zip", out=tmp_path / "run")
-
-    def test_dangling_link_is_an_unreadable_file(self, split: TinySplit, tmp_path: Path) -> None:
-        path = split.preds / split.names[0]
-        path.unlink()
-        path.symlink_to(tmp_path / "gone")
-        (problem,) = problems_of(split, tmp_path / "run")
-        assert problem.kind == "UnreadableFile"
-
-
-class TestValues:
-    def test_values_outside_the_encoding_are_void_and_counted(self, split: TinySplit, tmp_path: Path) -> None:
-        for side, folder in enumerate((split.gts, split.preds)):
-            name = split.names[side]
-            sides = list(split.maps[name])
-            sides[side] = sides[side].copy()
-            sides[side][:5, :7] = 77
-            split.maps[name] = (sides[0], sides[1])
-            Image.fromarray(sides[side]).save(folder / name)
-        run = score(split, tmp_path / "run")
-        assert np.array_equal(run.confusion(), split.total())
-        assert run.images["gt_outside"].to_pylist() == [35, 0, 0, 0, 0, 0]
-        assert run.images["pred_outside"].to_pylist() == [0, 35, 0, 0, 0, 0]
-        assert (run.facts["gt_outside"], run.facts["pred_outside"]) == (35, 35)
-
-    @pytest.mark.parametrize("side", ["gt", "pred"])
-    def test_map_of_another_encoding_is_refused_with_the_one_that_fits(
-        self, split: TinySplit, tmp_path: Path, side: str
-    ) -> None:
-        ids = np.resize(np.array([29, 30, 32, 33, 34], np.uint8), (HEIGHT, WIDTH))
-        Image.fromarray(ids).save(getattr(split, f"{side}s") / split.names[0])
-        (problem,) = problems_of(split, tmp_path / "run")
-        assert problem.kind == "LabelOutOfRange"
-        assert "100% outside the encoding; values 29, 30, 32, 33, 34" in str(problem)
-        assert f"--{side}-encoding id would fit 100%" in str(problem)
-
-    def test_hint_of_the_fitting_encoding_is_the_fix(self, split: TinySplit, tmp_path: Path) -> None:
-        Image.fromarray(np.full((HEIGHT, WIDTH), 34, np.uint8)).save(split.preds / split.names[0])
-        (problem,) = problems_of(split, tmp_path / "run")
-        assert problem.fix is not None
-        assert "--pred-encoding id" in problem.fix
-
-    def test_half_of_a_map_outside_is_still_scored(self, split: TinySplit, tmp_path: Path) -> None:
-        half = np.full((HEIGHT, WIDTH), 99, np.uint8)
-        half[: HEIGHT // 2] = 3
-        Image.fromarray(half).save(split.preds / split.names[0])
-        assert score(split, tmp_path / "run").images["pred_outside"][0].as_py() == HEIGHT * WIDTH // 2
-
-    def test_map_of_nothing_but_void_is_scored(self, split: TinySplit, tmp_path: Path) -> None:
-        void = np.full((HEIGHT, WIDTH), 255, np.uint8)
-        Image.fromarray(void).save(split.preds / split.names[0])
-        split.maps[split.names[0]] = (split.maps[split.names[0]][0], void)
-        assert np.array_equal(score(split, tmp_path / "run").confusion(), split.total())
-
-    def test_other_aspect_ratio_is_scored_with_a_warning(self, split: TinySplit, tmp_path: Path) -> None:
-        name = split.names[4]
-        square = np.ascontiguousarray(split.maps[name][1][:, :40])
-        Image.fromarray(square).save(split.preds / name)
-        split.maps[name] = (split.maps[name][0], square)
-        run = score(split, tmp_path / "run")
-        assert np.array_equal(run.confusion(), split.total())
-        assert run.facts["warning_count"] == 1
-        (warning,) = run.facts["warnings"]
-        assert "aspect ratio" in warning
-        assert "40x40" in warning
-        assert "64x40" in warning
-        assert [w is None for w in run.images["warning"].to_pylist()] == [True] * 4 + [False, True]
-
-
 class TestOptions:
     @pytest.mark.parametrize(
         ("options", "error"),
@@ -337,73 +189,3 @@ class TestOptions:
         score(split, tmp_path / "run", shard_size=2, progress=seen.append)
         assert [progress.done for progress in seen] == [0, 2, 4, 6]
         assert {(progress.total, progress.resumed) for progress in seen} == {(6, 0)}
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-class TestOutputFolder:
-    def test_other_files_are_refused_and_kept(self, split: TinySplit, tmp_path: Path) -> None:
-        out = tmp_path / "out"
-        (out / "images").mkdir(parents=True)
-        (out / "images" / "photo.png").write_bytes(b"precious")
-        before = everything(out)
-        for options in ({}, {"resume": True}, {"overwrite": True}):
-            with pytest.raises(errors.RunExists, match="other files") as caught:
-                score(split, out, **options)
-            assert caught.value.file == str(out)
-        assert everything(out) == before
-
-    def test_run_json_of_another_program_does_not_open_the_door(
-        self, split: TinySplit, tmp_path: Path
-    ) -> None:
-        out = tmp_path / "out"
-        (out / "images").mkdir(parents=True)
-        (out / "images" / "photo.png").write_bytes(b"precious")
-        (out / "run.json").write_text('{"optimizer": "adam"}')
-        before = everything(out)
-        for options in ({}, {"resume": True}, {"overwrite": True}):
-            with pytest.raises(errors.ReportError):
-                score(split, out, **options)
-            assert everything(out) == before
-
-    def test_the_inputs_are_no_output_folder(self, split: TinySplit) -> None:
-        before = everything(split.gts)
-        with pytest.raises(errors.RunExists):
-            score(split, split.gts, overwrite=True)
-        assert everything(split.gts) == before
-
-    def test_another_run_is_refused_and_kept(self, split: TinySplit, tmp_path: Path) -> None:
-        out = tmp_path / "out"
-        score(split, out)
-        before = everything(out)
-        with pytest.raises(errors.RunExists, match="a complete run"):
-            score(split, out)
-        assert everything(out) == before
-
-    def test_overwrite_replaces_the_run_and_keeps_other_files(self, split: TinySplit, tmp_path: Path) -> None:
-        out = tmp_path / "out"
-        score(split, out, shard_size=1)
-        (out / "notes.txt").write_text("mine")
-        (out / "images" / "photo.png").write_bytes(b"mine too")
-        run = score(split, out, overwrite=True, shard_size=4)
-        assert (out / "notes.txt").read_text() == "mine"
-        assert (out / "images" / "photo.png").read_bytes() == b"mine too"
-        assert sorted(path.name for path in (out / "images").glob("*.parquet")) == [
-            "part-000000.parquet", "part-000001.parquet",
-        ]  # fmt: skip
-        assert np.array_equal(run.confusion(), split.total())
-
-    def test_file_in_place_of_the_folder_is_an_error(self, split: TinySplit, tmp_path: Path) -> None:
-        (tmp_path / "out").write_text("a file")
-        with pytest.raises(errors.ReportError):
-            score(split, tmp_path / "out")
-        assert (tmp_path / "out").read_text() == "a file"
-
-    def test_folder_without_a_run_is_no_run(self, tmp_path: Path) -> None:
-        with pytest.raises(errors.CorruptRun, match="not a run folder"):
-            gpu_eval.open_run(tmp_path)
-        (tmp_path / "run.json").write_text("{")
-        with pytest.raises(errors.CorruptRun, match="cannot read"):
-            gpu_eval.open_run(tmp_path)

@@ -24,11 +24,9 @@ from gpu_eval.metrics.matching import PROTOCOLS, THRESHOLDS, outcomes
 from gpu_eval.results.instance_run import InstanceRun
 from gpu_eval.run_folder import schema
 from gpu_eval.tasks.instance import PART_TABLES
-from tests.cli.test_cli import gpu_eval_command
-from tests.conftest import make_split as make_maps
-from tests.metrics.test_matching import close, floats, golden_cases
 from tests.reference import instances as reference
 from tests.reference.instances import Image, read_drive
+from tests.support.commands import gpu_eval_command
 from tests.support.instance_split import (
     InstanceFiles,
     assert_same_tables,
@@ -36,7 +34,9 @@ from tests.support.instance_split import (
     make_split,
     score,
 )
-from tests.support.shared import SHARED, needs_shared, shared_json
+from tests.support.numbers import close, floats
+from tests.support.semantic_split import make_split as make_maps
+from tests.support.shared import SHARED, golden_cases, needs_shared, shared_json
 
 IDD = load_instances("idd")
 GOLDEN, EDGES_FOLDER = SHARED / "golden" / "instance", SHARED / "golden" / "instance_edge"

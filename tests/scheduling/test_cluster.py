@@ -25,8 +25,8 @@ from gpu_eval.scheduling.dask_cluster import connect, plain_tcp_warning, start_l
 from gpu_eval.scheduling.dask_executor import DaskExecutor, ask_workers, check_versions, gpu_resources, pack
 from gpu_eval.scheduling.shards import Shard, cut
 from gpu_eval.version import __version__
-from tests.support.dask_processes import ROOT, DaskProcesses, dask_processes, end
-from tests.support.slow import hear_ctrl_c
+from tests.support.children import ROOT, hear_ctrl_c
+from tests.support.dask_processes import DaskProcesses, dask_processes, end
 from tests.support.toy_work import Toy, trivial, wait_for
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import gpu_eval
 from gpu_eval.engines.cpu.engine import CpuEngine
 from gpu_eval.scheduling import shards as sharding
 from gpu_eval.scheduling.shards import Shard
-from tests.conftest import TinySplit
-from tests.support import instance_split
+from tests.support.instance_split import InstanceFiles
+from tests.support.scoring import score
+from tests.support.semantic_split import TinySplit
 
 POISON = 3
 
@@ -42,20 +42,20 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_label_maps_are_scored_without_it(split: TinySplit, tmp_path: Path, poisoned: list[str]) -> None:
-    run = gpu_eval.score(split.gts, split.preds, out=tmp_path / "run", res="native", on_error="skip")
+    run = score(split, tmp_path / "run", on_error="skip")
     deadly = split.names[POISON]
     assert sorted(poisoned) == [name for name in split.names if name != deadly]
     rows = run.images.to_pylist()
     assert [row["status"] for row in rows] == ["error" if i == POISON else "ok" for i in range(6)]
     assert rows[POISON]["error_kind"] == "FatalImage"
     assert rows[POISON]["error_file"] == f"{split.gts}/{deadly}"
-    rest = {name: maps for name, maps in split.maps.items() if name != deadly}
-    assert np.array_equal(run.confusion(), TinySplit(split.gts, split.preds, rest).total())
+    assert np.array_equal(run.confusion(), split.without(deadly).total())
 
 
-def test_instances_are_scored_without_it(tmp_path: Path, poisoned: list[str]) -> None:
-    split = instance_split.make_split(tmp_path / "split")
-    run = gpu_eval.score_instances(split.gts, split.preds, out=tmp_path / "run", on_error="skip")
+def test_instances_are_scored_without_it(
+    instances: InstanceFiles, tmp_path: Path, poisoned: list[str]
+) -> None:
+    run = score(instances, tmp_path / "run", on_error="skip")
     deadly = run.images["gt_file"][POISON].as_py()
     assert deadly not in poisoned
     assert len(poisoned) == len(run.images) - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from distributed import Client
 
+from gpu_eval.runs.cluster_options import ClusterOptions, joined
+from tests.support.children import child_environment
 from tests.support.toy_work import wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 
 
@@ -57,7 +58,6 @@ class DaskProcesses:
         return self._start(arguments, environment or {})
 
     def _start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join([*filter(None, [environment.get("PYTHONPATH")]), str(ROOT)])
         with open(self.folder / f"log-{len(self.processes)}", "wb") as log:
             process = subprocess.Popen(
                 [
@@ -67,7 +67,7 @@ class DaskProcesses:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env={**os.environ, **environment, "PYTHONPATH": path},
+                env=child_environment(environment),
             )
         self.processes.append(process)
         return process
@@ -105,3 +105,19 @@ def dask_processes(folder: Path, options: Sequence[str] = ()) -> Iterator[DaskPr
         yield started
     finally:
         started.stop()
+
+
+@contextmanager
+def local_client(**options: int) -> Iterator[Client]:
+    """The client of a cluster that the run starts for itself, as `--workers` does."""
+    with joined(ClusterOptions(**options)) as cluster:
+        assert cluster is not None
+        yield cluster.client
+
+
+@contextmanager
+def client_of(processes: DaskProcesses) -> Iterator[Client]:
+    """A client of these processes, as `--scheduler-file` makes one."""
+    with joined(ClusterOptions(scheduler_file=str(processes.scheduler_file))) as cluster:
+        assert cluster is not None
+        yield cluster.client

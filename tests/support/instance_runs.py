@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from gpu_eval.labels.instance_space import load_instances
-from gpu_eval.metrics.matching import InstanceTable, concatenate, image_table
+from gpu_eval.metrics.average_precision import AveragePrecision, average_precision
+from gpu_eval.metrics.matching import InstanceTable, concatenate, image_table, outcomes
 from gpu_eval.results import instance_run
 from gpu_eval.results.instance_run import InstanceRun
 from gpu_eval.run_folder import folder as run_folder
@@ -19,6 +20,7 @@ from gpu_eval.run_folder.instance_tables import ListedPrediction
 from gpu_eval.scheduling import shards as sharding
 from tests.reference import instances as reference
 from tests.reference.instances import Image, Prediction
+from tests.support.run_facts import described, image_row
 
 EVERY_SIZE = (100.0, math.inf)
 
@@ -35,6 +37,14 @@ def table_of(images: Sequence[Image], first: int = 0) -> InstanceTable:
         confidences = [pred.confidence for pred in image.predictions]
         tables.append(image_table(number, labels, confidences, values, pixels, overlaps))
     return concatenate(tables)
+
+
+def repeated(
+    images: Sequence[Image], unit_of: Sequence[int], drawn: Sequence[int], protocol: str
+) -> AveragePrecision:
+    """The AP of a split in which the images of each drawn unit stand once per draw, numbered anew."""
+    split = [image for unit in drawn for image, of in zip(images, unit_of, strict=True) if of == unit]
+    return average_precision(outcomes(table_of(split), load_instances("idd"), protocol))
 
 
 def random_images(
@@ -72,24 +82,14 @@ def write_instance_run(
     """A complete run of these images by key ("drive/name"); None is an image that could not be counted."""
     space = load_instances(labels)
     keys = sorted(images)
-    scored = sum(image is not None for image in images.values())
-    described = {
-        "format_version": schema.FORMAT_VERSION,
-        "kind": schema.INSTANCE,
-        "complete": False,
-        "fingerprint": "f",
-        "decides": {"version": "0", "area": instance_run.area_facts(area), "shard_size": shard_size},
-        "entry": run_folder.make_entry({}),
-        "labels": instance_run.describe_space(space),
-        "engine": {"name": "cpu", "why": "", "device": ""},
-        "notes": [],
-        "images": len(keys),
-        "images_scored": scored,
-        "images_void": 0,
-        "images_failed": len(keys) - scored,
+    facts = described(
+        schema.INSTANCE,
+        instance_run.describe_space(space),
+        images,
+        {"area": instance_run.area_facts(area), "shard_size": shard_size},
         **facts,
-    }
-    run_folder.begin(folder, described)
+    )
+    run_folder.begin(folder, facts)
     for shard in sharding.cut(len(keys), shard_size):
         rows, tables, listed = [], [], []
         for number in range(shard.first, shard.last):
@@ -100,21 +100,17 @@ def write_instance_run(
                 listed.append([ListedPrediction(n, None) for n in range(len(image.predictions))])
         part = instance_tables.part(rows, tables, listed, space, area)
         sharding.commit(folder, shard, part, "f")
-    instance_run.finish(folder, described, space, area)
+    instance_run.finish(folder, facts, space, area)
     return InstanceRun(folder)
 
 
 def _row(image_id: int, key: str, image: Image | None) -> dict[str, Any]:
     return {
-        "image_id": image_id,
-        "key": key,
-        "drive": key.rpartition("/")[0],
-        "gt_file": f"{key}.png",
+        **image_row(image_id, key, image is not None),
         "list_file": f"{key}.txt",
         "height": reference.HEIGHT,
         "width": reference.WIDTH,
         "predictions": 0 if image is None else len(image.predictions),
         **dict.fromkeys(("simd", "cuda", "pillow", "rle"), 0),
-        "status": "error" if image is None else "ok",
         "errors": [],
     }

@@ -6,16 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import PIL.Image
-import pyarrow as pa
 
-import gpu_eval
 from gpu_eval.inputs.rle import compress
-from gpu_eval.results.instance_run import InstanceRun
-from gpu_eval.run_folder import schema
 from tests.reference import instances as reference
 from tests.reference.instances import EVALUATED, Image, Prediction
 
@@ -29,6 +25,11 @@ class InstanceFiles:
 
     root: Path
     images: Mapping[str, Image]
+
+    task: ClassVar[str] = "instance"
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     @property
     def gts(self) -> Path:
@@ -51,6 +52,10 @@ class InstanceFiles:
     def mask(self, number: int, index: int) -> Path:
         """The mask of a line of a list, both counted from 0."""
         return self.preds / self.keys[number] / f"{index:03d}.png"
+
+    def masks(self, number: int) -> list[Path]:
+        """The masks of an image that are read."""
+        return [self.mask(number, index) for index, _ in self.evaluated(number)]
 
     def evaluated(self, number: int) -> list[tuple[int, Prediction]]:
         """The predictions of evaluated labels with their place in the list, from 0."""
@@ -131,21 +136,3 @@ def literal(images: Mapping[Any, Image], protocol: str, area: tuple[float, float
     return reference.evaluate(
         list(images.values()), EVALUATED, set(reference.VOID), protocol, thresholds, area
     )
-
-
-def score(files: InstanceFiles, out: Path, **options: Any) -> InstanceRun:
-    return gpu_eval.score_instances(files.gts, files.preds, **{"out": out, "threads": 1, **options})
-
-
-def tables_of(folder: Path) -> dict[str, pa.Table]:
-    """All tables of a complete run."""
-    run = gpu_eval.open_run(folder)
-    return {name: run.sql(f"SELECT * FROM {name} ORDER BY ALL") for name in schema.tables(schema.INSTANCE)}
-
-
-def assert_same_tables(one: Path, other: Path) -> None:
-    """Equal to the last bit, NaN equal to NaN."""
-    left, right = tables_of(one), tables_of(other)
-    for name in left:
-        assert left[name].schema.equals(right[name].schema), name
-        assert repr(left[name].to_pylist()) == repr(right[name].to_pylist()), name

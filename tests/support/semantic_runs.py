@@ -17,6 +17,7 @@ from gpu_eval.run_folder import schema
 from gpu_eval.run_folder import semantic_tables as tables
 from gpu_eval.run_folder.semantic_tables import ImageRow
 from gpu_eval.scheduling import shards as sharding
+from tests.support.run_facts import described, image_row
 
 Matrix = npt.NDArray[np.int64]
 
@@ -35,36 +36,29 @@ def write_run(
     space = as_labels(labels)
     keys = sorted(matrices)
     scored = [matrix for matrix in matrices.values() if matrix is not None]
-    described = {
-        "format_version": schema.FORMAT_VERSION,
-        "kind": schema.SEMANTIC,
-        "complete": False,
-        "fingerprint": "f",
-        "created": "2026-01-01T00:00:00+00:00",
-        "gts": "gts",
-        "preds": str(folder),
-        "decides": {"version": "0", "resolution": resolution, "shard_size": shard_size},
-        "on_error": "skip",
-        "entry": run_folder.make_entry({}),
-        "labels": report.describe_labels(space),
-        "engine": {"name": "cpu", "why": "", "device": ""},
-        "notes": [],
-        "images": len(keys),
-        "images_scored": len(scored),
-        "images_void": 0,
-        "images_failed": len(keys) - len(scored),
-        "images_resumed": 0,
-        "decoders": {"simd": len(scored), "cuda": 0, "pillow": 0},
-        "gt_outside": 0,
-        "pred_outside": 0,
-        "warning_count": 0,
-        "warnings": [],
-        "problem_count": 0,
-        "problems": [],
-        "seconds": {"listing": 0.0, "scoring": 1.0},
-        **facts,
-    }
-    run_folder.begin(folder, described)
+    facts = (
+        described(
+            schema.SEMANTIC,
+            report.describe_labels(space),
+            matrices,
+            {"resolution": resolution, "shard_size": shard_size},
+            created="2026-01-01T00:00:00+00:00",
+            gts="gts",
+            preds=str(folder),
+            on_error="skip",
+            images_resumed=0,
+            decoders={"simd": len(scored), "cuda": 0, "pillow": 0},
+            gt_outside=0,
+            pred_outside=0,
+            warning_count=0,
+            warnings=[],
+            problem_count=0,
+            problems=[],
+            seconds={"listing": 0.0, "scoring": 1.0},
+        )
+        | facts
+    )
+    run_folder.begin(folder, facts)
     for shard in sharding.cut(len(keys), shard_size):
         some = keys[shard.first : shard.last]
         rows = [_row(shard.first + i, key, matrices[key] is not None) for i, key in enumerate(some)]
@@ -72,19 +66,15 @@ def write_run(
         sharding.commit(folder, shard, part, "f")
     size = space.n_classes + 1
     total = np.sum([np.zeros((size, size), np.int64), *scored], axis=0)
-    report.finish(folder, described, total, space, resamples=resamples)
+    report.finish(folder, facts, total, space, resamples=resamples)
     return open_run(folder)
 
 
 def _row(image_id: int, key: str, scored: bool) -> ImageRow:
-    known: dict[str, Any] = {
-        "image_id": image_id,
-        "key": key,
-        "drive": key.rpartition("/")[0],
-        "gt_file": f"{key}.png",
+    known = {
+        **image_row(image_id, key, scored),
         "pred_file": f"{key}.png",
         "decoder": "simd",
-        "status": "ok" if scored else "error",
         "error_kind": None if scored else "CorruptImage",
         "error": None if scored else "broken",
     }
