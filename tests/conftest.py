@@ -20,6 +20,7 @@ from tests.support import semantic_split  # noqa: E402
 from tests.support.semantic_split import TinySplit  # noqa: E402
 
 if TYPE_CHECKING:
+    from gpu_eval.results.instance_run import InstanceRun
     from tests.support.dask_processes import DaskProcesses
     from tests.support.instance_split import InstanceFiles
 
@@ -40,6 +41,23 @@ def instances(tmp_path: Path) -> InstanceFiles:
     from tests.support import instance_split
 
     return instance_split.make_split(tmp_path / "instances")
+
+
+@pytest.fixture(scope="session")
+def ten(tmp_path_factory: pytest.TempPathFactory) -> InstanceFiles:
+    """Ten images with masks, which no test changes."""
+    from tests.support import instance_split
+
+    return instance_split.make_split(tmp_path_factory.mktemp("instances"), count=10)
+
+
+@pytest.fixture(scope="session")
+def run_of_ten(ten: InstanceFiles) -> InstanceRun:
+    """Their run, which no test changes."""
+    from tests.support.scoring import score
+
+    run: InstanceRun = score(ten, ten.root / "run", shard_size=3)
+    return run
 
 
 @pytest.fixture

@@ -28,16 +28,15 @@ from tests.support.instance_split import (
     CLASSES,
     GT_SUFFIX,
     InstanceFiles,
-    assert_same_tables,
     literal,
     make_images,
     make_split,
-    score,
-    tables_of,
     write,
     write_coco,
 )
 from tests.support.numbers import close
+from tests.support.run_tables import assert_same_tables, tables_of
+from tests.support.scoring import score
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from gpu_eval.scheduling.dask_cluster import connect
 from gpu_eval.scheduling.dask_executor import DaskExecutor, ask_workers, wait_for_workers
 from gpu_eval.scheduling.fatal_images import find_poison
 from gpu_eval.scheduling.shards import Shard, cut
-from tests.support.dask_processes import DaskProcesses, dask_processes
+from tests.support.dask_processes import DaskProcesses
 from tests.support.toy_work import (
     IsolatingToy,
     Toy,
@@ -34,21 +34,15 @@ from tests.support.toy_work import (
 )
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[DaskProcesses]:
-    with dask_processes(tmp_path) as processes:
-        yield processes
-
-
 class TestWorkers:
     def test_three_killed_workers_cost_no_shard_and_double_none(
-        self, processes: DaskProcesses, tmp_path: Path
+        self, dask: DaskProcesses, tmp_path: Path
     ) -> None:
-        processes.start_scheduler()
-        processes.start_workers(2)
+        dask.start_scheduler()
+        dask.start_workers(2)
         work = Toy(tmp_path, fragile=frozenset({2, 9, 15}))
         shards = cut(60, 3)
-        with connect(scheduler_file=processes.scheduler_file) as client:
+        with connect(scheduler_file=dask.scheduler_file) as client:
             dones = list(runner.run(shards, DaskExecutor(client), work))
         assert Counter(done.shard for done in dones) == Counter(shards)
         assert sum(done.summary for done in dones) == sum(range(60))
@@ -59,12 +53,12 @@ class TestWorkers:
         assert not any(psutil.pid_exists(pid) for pid in killed)
 
     def test_finished_shard_whose_worker_died_with_the_result_comes_out_once(
-        self, processes: DaskProcesses, tmp_path: Path
+        self, dask: DaskProcesses, tmp_path: Path
     ) -> None:
-        processes.start_scheduler()
-        processes.start_workers(1)
+        dask.start_scheduler()
+        dask.start_workers(1)
         work = Toy(tmp_path)
-        with connect(scheduler_file=processes.scheduler_file) as client:
+        with connect(scheduler_file=dask.scheduler_file) as client:
             wait_for_workers(client, 60)
             executor = DaskExecutor(client)
 
@@ -82,15 +76,15 @@ class TestWorkers:
         assert len(set(work.pids_of(0))) == 2
 
     def test_no_worker_ever_and_no_worker_any_more_end_the_run(
-        self, processes: DaskProcesses, tmp_path: Path
+        self, dask: DaskProcesses, tmp_path: Path
     ) -> None:
-        processes.start_scheduler()
-        with connect(scheduler_file=processes.scheduler_file) as client:
+        dask.start_scheduler()
+        with connect(scheduler_file=dask.scheduler_file) as client:
             with pytest.raises(ClusterError, match=r"has no workers.*none for 0.3 s.*--resume"):
                 list(runner.run(cut(3, 1), DaskExecutor(client, worker_wait=0.3), Toy(tmp_path)))
             with pytest.raises(ClusterError, match=r"has no workers.*none in 0.1 s"):
                 wait_for_workers(client, 0.1)
-            processes.start_workers(1, nanny=False)
+            dask.start_workers(1, nanny=False)
             # Waited for, and then served by, a worker that comes late; no other comes after its death.
             (done,) = runner.run(cut(1, 1), DaskExecutor(client, worker_wait=60), Toy(tmp_path))
             run = runner.run(
@@ -100,15 +94,15 @@ class TestWorkers:
                 list(run)
             assert done.summary == 0
 
-    def test_workers_that_join_widen_the_window(self, processes: DaskProcesses, tmp_path: Path) -> None:
-        processes.start_scheduler()
-        processes.start_workers(1)
+    def test_workers_that_join_widen_the_window(self, dask: DaskProcesses, tmp_path: Path) -> None:
+        dask.start_scheduler()
+        dask.start_workers(1)
         work = Toy(tmp_path, held=frozenset({0}))
-        with connect(scheduler_file=processes.scheduler_file) as client:
+        with connect(scheduler_file=dask.scheduler_file) as client:
             wait_for_workers(client, 60)
             executor = DaskExecutor(client)
             assert executor.window == 3
-            processes.start_workers(1)
+            dask.start_workers(1)
             run = runner.run(cut(100_000, 1), executor, work)
             wait_for(lambda: next(run) and executor.window == 6)
             (tmp_path / "go").touch()
@@ -117,12 +111,12 @@ class TestWorkers:
 
 class TestScheduler:
     def test_lost_scheduler_ends_the_run_with_the_way_to_go_on(
-        self, processes: DaskProcesses, tmp_path: Path
+        self, dask: DaskProcesses, tmp_path: Path
     ) -> None:
-        scheduler = processes.start_scheduler()
-        processes.start_workers(1)
+        scheduler = dask.start_scheduler()
+        dask.start_workers(1)
         work = Toy(tmp_path, held=frozenset({1}))
-        with connect(scheduler_file=processes.scheduler_file) as client:
+        with connect(scheduler_file=dask.scheduler_file) as client:
             run = runner.run(cut(3, 1), DaskExecutor(client, window=1, worker_wait=60), work)
             assert next(run).summary == 0
 
@@ -136,23 +130,21 @@ class TestScheduler:
                 ask_workers(client, os.getpid)
 
     def test_scheduler_that_falls_silent_is_lost_too(
-        self, processes: DaskProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, dask: DaskProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(cluster, "OVERDUE", 0.5)
         monkeypatch.setattr(starting, "PATIENCE", 0.5)
-        scheduler = processes.start_scheduler()
-        with connect(scheduler_file=processes.scheduler_file) as client:
+        scheduler = dask.start_scheduler()
+        with connect(scheduler_file=dask.scheduler_file) as client:
             run = runner.run(cut(3, 1), DaskExecutor(client), Toy(tmp_path))
             client.loop.call_later(0.2, partial(os.kill, scheduler.pid, signal.SIGSTOP))
             with pytest.raises(ClusterError, match=r"is lost.*--resume"):
                 list(run)
 
-    def test_shards_cancelled_by_somebody_else_end_the_run(
-        self, processes: DaskProcesses, tmp_path: Path
-    ) -> None:
-        processes.start_scheduler()
-        processes.start_workers(1)
-        with connect(scheduler_file=processes.scheduler_file) as client:
+    def test_shards_cancelled_by_somebody_else_end_the_run(self, dask: DaskProcesses, tmp_path: Path) -> None:
+        dask.start_scheduler()
+        dask.start_workers(1)
+        with connect(scheduler_file=dask.scheduler_file) as client:
             executor = DaskExecutor(client, window=1, worker_wait=60)
             run = runner.run(cut(3, 1), executor, Toy(tmp_path, held=frozenset({1})))
             assert next(run).summary == 0
@@ -163,12 +155,12 @@ class TestScheduler:
 
 class TestPoison:
     def test_image_that_kills_every_worker_is_found_and_the_rest_is_scored(
-        self, processes: DaskProcesses, tmp_path: Path
+        self, dask: DaskProcesses, tmp_path: Path
     ) -> None:
-        processes.start_scheduler(allowed_failures=1)
-        processes.start_workers(2)
+        dask.start_scheduler(allowed_failures=1)
+        dask.start_workers(2)
         work = IsolatingToy(tmp_path, deadly=frozenset({7, 9}))
-        with connect(scheduler_file=processes.scheduler_file) as client:
+        with connect(scheduler_file=dask.scheduler_file) as client:
             dones = list(runner.run(cut(25, 5), DaskExecutor(client), work))
         assert {done.shard.number: done.shard.poisoned for done in dones} == {
             **dict.fromkeys(range(5), ()),
@@ -177,11 +169,11 @@ class TestPoison:
         assert len(dones) == 5
         assert sum(done.summary for done in dones) == sum(range(25)) - 16
 
-    def test_deadly_shard_without_a_search_is_named(self, processes: DaskProcesses, tmp_path: Path) -> None:
-        processes.start_scheduler(allowed_failures=0)
-        processes.start_workers(1)
+    def test_deadly_shard_without_a_search_is_named(self, dask: DaskProcesses, tmp_path: Path) -> None:
+        dask.start_scheduler(allowed_failures=0)
+        dask.start_workers(1)
         work = Toy(tmp_path, deadly=frozenset({7}))
-        with connect(scheduler_file=processes.scheduler_file) as client:
+        with connect(scheduler_file=dask.scheduler_file) as client:
             executor = DaskExecutor(client, window=1)
             with pytest.raises(
                 ClusterError, match=r"shard 1, images 5 to 9, given up 1 times, last by tcp://"

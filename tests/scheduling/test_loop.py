@@ -1,122 +1,16 @@
-"""The loop that drives a run: one contract for both executors, and the search for poison."""
+"""The loop that drives a run searches a shard that kills its workers for deadly images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
 
-from gpu_eval.errors import ClusterError, CorruptImage, Interrupted
+from gpu_eval.errors import ClusterError
 from gpu_eval.scheduling import loop as runner
-from gpu_eval.scheduling.dask_cluster import start_local
-from gpu_eval.scheduling.dask_executor import DaskExecutor
-from gpu_eval.scheduling.loop import Done, Executor, InProcessExecutor, Killed
+from gpu_eval.scheduling.loop import Done, Killed
 from gpu_eval.scheduling.shards import Shard, cut
-from tests.support.toy_work import Toy
-
-Make = Callable[[int], Executor]
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with start_local(workers=1, threads=2) as client:
-        yield client
-
-
-@pytest.fixture(params=["in-process", "dask"])
-def make(request: pytest.FixtureRequest) -> Iterator[Make]:
-    """An executor with a given window."""
-    made: list[Executor] = []
-
-    def make(window: int) -> Executor:
-        if request.param == "in-process":
-            made.append(InProcessExecutor(window))
-        else:
-            made.append(DaskExecutor(request.getfixturevalue("client"), window=window))
-        return made[-1]
-
-    yield make
-    for executor in made:
-        executor.close()
-
-
-class TestBothExecutors:
-    def test_every_shard_comes_out_once_with_its_own_result(self, make: Make, tmp_path: Path) -> None:
-        shards = cut(50, 3)
-        dones = list(runner.run(shards, make(4), Toy(tmp_path)))
-        assert sorted(done.shard.number for done in dones) == list(range(17))
-        assert {done.shard: done.summary for done in dones} == {
-            shard: sum(range(shard.first, shard.last)) for shard in shards
-        }
-        assert all(done.worker and done.seconds >= 0 for done in dones)
-
-    def test_no_shards_are_a_run_too(self, make: Make, tmp_path: Path) -> None:
-        assert list(runner.run([], make(2), Toy(tmp_path))) == []
-
-    @pytest.mark.parametrize("window", [1, 3])
-    def test_no_more_than_the_window_is_taken_from_a_lazy_split(
-        self, make: Make, tmp_path: Path, window: int
-    ) -> None:
-        taken = done = most = 0
-
-        def shards() -> Iterator[Shard]:
-            nonlocal taken, most
-            for number in range(12):
-                taken += 1
-                most = max(most, taken - done)
-                yield Shard(number, number, number + 1)
-
-        for _ in runner.run(shards(), make(window), Toy(tmp_path)):
-            done += 1
-        assert (taken, done, most) == (12, 12, window)
-
-    @pytest.mark.parametrize(
-        ("accident", "kind"), [({"corrupt": {5}}, CorruptImage), ({"broken": {5}}, ValueError)]
-    )
-    def test_exception_of_the_work_ends_the_run(
-        self, make: Make, tmp_path: Path, accident: dict[str, Any], kind: type[Exception]
-    ) -> None:
-        scored = []
-        work = Toy(tmp_path, **{name: frozenset(numbers) for name, numbers in accident.items()})
-        run = runner.run(cut(1000, 1), make(2), work)
-        with pytest.raises(kind, match="shard 5") as caught:
-            scored.extend(done.shard.number for done in run)
-        assert type(caught.value) is kind
-        assert 5 not in scored
-        assert len(scored) < 20
-
-    def test_our_own_errors_keep_what_they_tell_and_are_not_tried_again(
-        self, make: Make, tmp_path: Path
-    ) -> None:
-        work = Toy(tmp_path, corrupt=frozenset({0}))
-        with pytest.raises(CorruptImage) as caught:
-            list(runner.run(cut(1, 1), make(1), work))
-        assert caught.value.file == "shard 0"
-        assert len(work.pids_of(0)) == 1
-
-    def test_ctrl_c_says_how_far_the_run_came(self, make: Make, tmp_path: Path) -> None:
-        run = runner.run(cut(9, 1), make(2), Toy(tmp_path))
-        next(run)
-        next(run)
-        with pytest.raises(Interrupted, match=r"2 of 9 shards scored.*--resume"):
-            run.throw(KeyboardInterrupt())
-
-    def test_ctrl_c_of_a_lazy_split_does_not_ask_for_its_length(self, make: Make, tmp_path: Path) -> None:
-        run = runner.run(iter(cut(9, 1)), make(2), Toy(tmp_path))
-        next(run)
-        with pytest.raises(Interrupted, match="found 1 shards scored"):
-            run.throw(KeyboardInterrupt())
-
-    def test_executor_is_free_again_after_a_run_was_left(self, make: Make, tmp_path: Path) -> None:
-        executor = make(3)
-        run = runner.run(cut(1000, 1), executor, Toy(tmp_path))
-        next(run)
-        run.close()
-        dones = list(runner.run(cut(4, 2), executor, Toy(tmp_path)))
-        assert sorted(done.summary for done in dones) == [1, 5]
 
 
 class Scripted:

@@ -39,12 +39,17 @@ def table_of(images: Sequence[Image], first: int = 0) -> InstanceTable:
     return concatenate(tables)
 
 
+def scores_of(table: InstanceTable, protocol: str, **options: Any) -> AveragePrecision:
+    """The scores of IDD's classes."""
+    return average_precision(outcomes(table, load_instances("idd"), protocol, **options))
+
+
 def repeated(
     images: Sequence[Image], unit_of: Sequence[int], drawn: Sequence[int], protocol: str
 ) -> AveragePrecision:
     """The AP of a split in which the images of each drawn unit stand once per draw, numbered anew."""
     split = [image for unit in drawn for image, of in zip(images, unit_of, strict=True) if of == unit]
-    return average_precision(outcomes(table_of(split), load_instances("idd"), protocol))
+    return scores_of(table_of(split), protocol)
 
 
 def random_images(
