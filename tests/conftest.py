@@ -11,8 +11,12 @@ from hypothesis import settings
 
 # What they assert is told like the asserts of a test; they are imported after this.
 pytest.register_assert_rewrite(
-    *(f"tests.support.{name}" for name in ("commands", "run_tables", "scoring", "stopped_runs")),
+    *(
+        f"tests.support.{name}"
+        for name in ("commands", "instance_tables", "run_tables", "scoring", "stopped_runs")
+    ),
     "tests.inputs.source_contract",
+    "tests.runs.resume_contract",
     "tests.scheduling.executor_contract",
 )
 

@@ -89,7 +89,8 @@ class TestCompare:
         result = gpu_eval.compare(runs[1], write_instance_run(tmp_path / "b", images), common=True)
         assert (result.image_count, result.left_out) == (38, 2)
         kept = [key for key in keys if key not in keys[5:7]]
-        sides = [{key: random_images(40, drives=10, found=share)[key] for key in kept} for share in (0, 0.5)]
+        whole = [random_images(40, drives=10, found=share) for share in (0, 0.5)]
+        sides = [{key: side[key] for key in kept} for side in whole]
         alone = gpu_eval.compare(*(write_instance_run(tmp_path / f"c{i}", s) for i, s in enumerate(sides)))
         # NaN equal to NaN
         assert repr(alone.scores.to_pylist()) == repr(result.scores.to_pylist())

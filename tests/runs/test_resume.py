@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import signal
-import stat
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,69 +15,38 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import gpu_eval
-from gpu_eval import errors, storage
+from gpu_eval import errors
 from gpu_eval.results.semantic_run import Run
 from gpu_eval.run_folder import folder as run_folder
 from gpu_eval.scheduling import shards as sharding
-from gpu_eval.scheduling.shards import Shard
 from gpu_eval.tasks.semantic import PART_TABLES
-from tests.support.commands import start_slow, wait_for_parts
+from tests.runs.resume_contract import ResumeContract
+from tests.support import scoring
 from tests.support.run_tables import assert_same_tables
 from tests.support.semantic_split import TinySplit, make_split
+from tests.support.stopped_runs import stop_at
+
+score = partial(scoring.score, shard_size=1)
 
 
-def score(split: TinySplit, out: Path, **options: Any) -> Run:
-    return gpu_eval.score(split.gts, split.preds, **{"out": out, "res": "native", "shard_size": 1, **options})
+class TestContract(ResumeContract):
+    command = ("score", "--res", "native")
+    other: ClassVar = {"res": "240"}
+    part_tables = PART_TABLES
 
+    @pytest.fixture
+    def files(self, split: TinySplit) -> TinySplit:
+        return split
 
-def identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_ino, status.st_mtime_ns
+    def assert_right(self, files: TinySplit, run: Run) -> None:
+        assert np.array_equal(run.confusion(), files.total())
 
-
-def stop_at(split: TinySplit, out: Path, images: int, **options: Any) -> None:
-    """A run that is interrupted once `images` images are done."""
-
-    def interrupt(progress: gpu_eval.Progress) -> None:
-        if progress.done >= images:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        score(split, out, progress=interrupt, **options)
+    def spoil(self, files: TinySplit) -> None:
+        (files.preds / files.names[0]).unlink()
+        (files.preds / files.names[3]).write_bytes(b"no PNG")
 
 
 class TestKilled:
-    @pytest.mark.parametrize("parts", [1, 4])
-    def test_killed_run_is_finished_with_equal_tables(
-        self, split: TinySplit, tmp_path: Path, parts: int
-    ) -> None:
-        out = tmp_path / "killed"
-        process = start_slow(
-            "score", split.gts, split.preds, "-o", out, "--res", "native", "--shard-size", 1, "-j", 1
-        )
-        done = {}
-        try:
-            wait_for_parts(out, parts, process)
-        finally:
-            process.kill()
-            process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        for name in PART_TABLES:
-            for part in sorted((out / "images").glob("part-*.parquet")):
-                path = out / name / part.name
-                done[path] = identity(path)
-        assert parts <= len(done) / 3 < 6
-        with pytest.raises(errors.IncompleteRun, match="--resume"):
-            gpu_eval.open_run(out)
-
-        run = score(split, out, resume=True)
-        assert {path: identity(path) for path in done} == done
-        assert run.facts["images_resumed"] == len(done) // 3
-        score(split, tmp_path / "undisturbed")
-        assert_same_tables(tmp_path / "undisturbed", out)
-        assert np.array_equal(run.confusion(), split.total())
-
     def test_part_without_its_images_file_is_not_done(self, split: TinySplit, tmp_path: Path) -> None:
         stop_at(split, tmp_path / "run", 2)
         part = min((tmp_path / "run" / "images").glob("part-*.parquet"))
@@ -108,38 +74,6 @@ class TestKilled:
 
 
 class TestParts:
-    @pytest.mark.parametrize("name", PART_TABLES)
-    @pytest.mark.parametrize("keep", [0, 0.5, 0.99])
-    def test_truncated_part_is_scored_again(
-        self, split: TinySplit, tmp_path: Path, name: str, keep: float
-    ) -> None:
-        out = tmp_path / "run"
-        score(split, out)
-        paths = sorted((out / name).glob("*.parquet"))
-        before = {path: identity(path) for path in paths}
-        content = paths[2].read_bytes()
-        paths[2].write_bytes(content[: int(len(content) * keep)])
-        run = score(split, out, resume=True)
-        assert run.facts["images_resumed"] == 5
-        assert paths[2].read_bytes() == content
-        assert all(identity(path) == before[path] for path in paths if path != paths[2])
-        assert np.array_equal(run.confusion(), split.total())
-
-    @pytest.mark.parametrize("name", PART_TABLES)
-    def test_part_of_another_run_is_refused_and_kept(
-        self, split: TinySplit, tmp_path: Path, name: str
-    ) -> None:
-        out, other = tmp_path / "run", tmp_path / "other"
-        stop_at(split, out, 3)
-        score(split, other, res="240")
-        path = out / name / "part-000000.parquet"
-        shutil.copy(other / name / path.name, path)
-        foreign = path.read_bytes()
-        with pytest.raises(errors.CorruptRun, match="another run") as caught:
-            score(split, out, resume=True)
-        assert caught.value.file == str(path)
-        assert path.read_bytes() == foreign
-
     def test_part_without_a_fingerprint_is_refused(self, split: TinySplit, tmp_path: Path) -> None:
         stop_at(split, tmp_path / "run", 2)
         path = tmp_path / "run" / "images" / "part-000000.parquet"
@@ -206,30 +140,6 @@ class TestResume:
         run = score(split, tmp_path / "run", resume=True)
         assert run.facts["images_resumed"] == 0
 
-    def test_complete_run_stays_what_it_is(self, split: TinySplit, tmp_path: Path) -> None:
-        score(split, tmp_path / "run")
-        score(split, tmp_path / "undisturbed")
-        parts = {path: identity(path) for path in (tmp_path / "run").rglob("part-*.parquet")}
-        run = score(split, tmp_path / "run", resume=True)
-        assert run.facts["images_resumed"] == 6
-        assert {path: identity(path) for path in (tmp_path / "run").rglob("part-*.parquet")} == parts
-        assert_same_tables(tmp_path / "undisturbed", tmp_path / "run")
-
-    def test_stopped_by_problems_is_finished_without_them(self, split: TinySplit, tmp_path: Path) -> None:
-        (split.preds / split.names[0]).unlink()
-        (split.preds / split.names[3]).write_bytes(b"no PNG")
-        with pytest.raises(errors.SplitProblems) as stopped:
-            score(split, tmp_path / "run")
-        assert "--resume --on-error skip" in str(stopped.value)
-        run = score(split, tmp_path / "run", resume=True, on_error="skip")
-        assert run.facts["images_resumed"] == 6
-        assert (run.facts["images_scored"], run.facts["images_failed"]) == (4, 2)
-        score(split, tmp_path / "undisturbed", on_error="skip")
-        assert_same_tables(tmp_path / "undisturbed", tmp_path / "run")
-        again = score(split, tmp_path / "run", resume=True)  # complete, and stays so
-        assert again.facts["on_error"] == "skip"
-        assert_same_tables(tmp_path / "undisturbed", tmp_path / "run")
-
     @pytest.mark.parametrize("on_error", ["stop", "skip", "void"])
     @pytest.mark.parametrize("side", ["gts", "preds"])
     def test_folder_that_goes_away_is_not_taken_for_broken_images(
@@ -252,15 +162,6 @@ class TestResume:
         score(split, tmp_path / "run", on_error=on_error, shard_size=3, resume=True)
         score(split, tmp_path / "undisturbed", on_error=on_error, shard_size=3)
         assert_same_tables(tmp_path / "undisturbed", tmp_path / "run")
-
-    def test_resumed_run_tells_the_same_problems(self, split: TinySplit, tmp_path: Path) -> None:
-        (split.preds / split.names[3]).write_bytes(b"no PNG")
-        told = []
-        for resume in (False, True):
-            with pytest.raises(errors.SplitProblems) as caught:
-                score(split, tmp_path / "run", resume=resume)
-            told.append([(problem.kind, str(problem)) for problem in caught.value.problems])
-        assert told[0] == told[1]
 
     def test_warnings_and_outside_counts_survive(self, split: TinySplit, tmp_path: Path) -> None:
         from PIL import Image
@@ -307,64 +208,3 @@ class TestShards:
         assert [i for shard in shards for i in range(shard.first, shard.last)] == list(range(images))
         assert [shard.number for shard in shards] == list(range(len(shards)))
         assert all(0 < shard.last - shard.first <= shard_size for shard in shards)
-
-
-def fail_on_images(handle: int) -> None:
-    """`os.fsync` on a disk that is full by the time the third images part is written."""
-    if "images/.part-000002" in os.readlink(f"/proc/self/fd/{handle}"):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-class TestFullDisk:
-    @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to name a file handle")
-    def test_full_disk_stops_the_run_which_resume_finishes(
-        self, split: TinySplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        out = tmp_path / "run"
-        with monkeypatch.context() as full:
-            full.setattr(os, "fsync", fail_on_images)
-            with pytest.raises(errors.ReportError, match="No space left") as caught:
-                score(split, out)
-        assert caught.value.exit_code == 2
-        assert not (out / "images" / "part-000002.parquet").exists()
-        assert not list(out.rglob(".*.tmp"))
-        with pytest.raises(errors.IncompleteRun):
-            gpu_eval.open_run(out)
-        assert np.array_equal(score(split, out, resume=True).confusion(), split.total())
-
-    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-    def test_really_full_device_is_a_report_error(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        target = tmp_path / "table.parquet"
-        monkeypatch.setattr(storage.uuid, "uuid4", lambda: SimpleNamespace(hex="known"))
-        temporary = target.with_name(f".{target.name}.known.tmp")
-        temporary.symlink_to("/dev/full")
-        with pytest.raises(errors.ReportError, match="No space left"):
-            storage.write_table(target, pa.table({"pixels": list(range(1000))}))
-        assert list(tmp_path.iterdir()) == []
-        assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
-
-    def test_failed_write_keeps_the_old_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        target = tmp_path / "table.parquet"
-        storage.write_table(target, pa.table({"pixels": [1]}))
-
-        def full(_: int) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(errors.ReportError):
-            storage.write_table(target, pa.table({"pixels": [2]}))
-        assert pq.read_table(target)["pixels"].to_pylist() == [1]
-        assert list(tmp_path.iterdir()) == [target]
-
-
-def test_commit_writes_the_images_part_last(tmp_path: Path) -> None:
-    table = pa.table({"pixels": [1]})
-    shard = Shard(0, 0, 1)
-    (tmp_path / "images").write_text("a file where the folder should be")
-    with pytest.raises(errors.ReportError):
-        sharding.commit(tmp_path, shard, dict.fromkeys(PART_TABLES, table), "f")
-    assert (tmp_path / "cells" / shard.file_name).exists()
-    assert (tmp_path / "image_classes" / shard.file_name).exists()
-    assert not sharding.is_committed(tmp_path, shard, PART_TABLES, "f")

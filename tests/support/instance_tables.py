@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 
 from gpu_eval.labels.instance_space import load_instances
-from gpu_eval.metrics.matching import THRESHOLDS
+from gpu_eval.metrics.matching import PROTOCOLS, THRESHOLDS
 from gpu_eval.results.instance_run import InstanceRun
+from tests.reference import instances as reference
+from tests.reference.instances import Image
+from tests.support.instance_split import literal
+from tests.support.numbers import close
 
 IDD = load_instances("idd")
 
@@ -23,3 +27,11 @@ def matrix(run: InstanceRun, protocol: str, column: str = "ap") -> Any:
 
 def of_protocol(table: Any, protocol: str = "autonue") -> list[dict[str, Any]]:
     return [row for row in table.to_pylist() if row["protocol"] == protocol]
+
+
+def assert_scores(run: InstanceRun, images: dict[str, Image], **options: Any) -> None:
+    """The scores are those of the literal evaluator on these images."""
+    for protocol in PROTOCOLS:
+        rows = literal(images, protocol, **options)
+        close(run.ap(protocol), reference.mean([one.ap for row in rows for one in row]))
+        close(run.ap50(protocol), reference.mean([row[0].ap for row in rows]))
