@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gpu_eval.errors import LabelTableError
 from gpu_eval.labels.instance_space import load_instances
+from tests.labels.conftest import Write
 from tests.support.shared import needs_shared, shared_json
 
 HEADER = "name,id,has_instances,ignore_in_eval\n"
-Write = Callable[[str], Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(text: str) -> Path:
-        path = tmp_path / "mine.csv"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
 
 
 def test_idd_evaluates_nine_classes_and_voids_nine_ids() -> None:

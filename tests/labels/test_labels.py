@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +11,12 @@ import pytest
 
 from gpu_eval.errors import LabelTableError, OptionError
 from gpu_eval.labels import LabelSpace, load_labels
+from tests.labels.conftest import Write
 from tests.support.shared import SHARED, needs_shared
 
 IDD = load_labels("idd")
 LITE = load_labels("idd-lite")
 CITYSCAPES = load_labels("cityscapes")
-
-Write = Callable[[str], Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(text: str) -> Path:
-        path = tmp_path / "mine.csv"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
 
 
 def idd_class(raw: int) -> str:

@@ -17,11 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from gpu_eval import api, thumbnails
-from gpu_eval.cli.commands import main
 from gpu_eval.errors import InputError, OptionError
 from gpu_eval.labels import load_labels
 from gpu_eval.page import charts as plots
@@ -299,17 +297,8 @@ def test_report_command_writes_and_names_the_page(run: Run, tmp_path: Path) -> N
 
 
 def test_score_html_writes_the_page_into_the_run(tiny: TinySplit, tmp_path: Path) -> None:
-    arguments = [
-        "score",
-        str(tiny.gts),
-        str(tiny.preds),
-        "-o",
-        str(tmp_path / "r"),
-        "--res",
-        "native",
-        "--html",
-    ]
-    answer = CliRunner().invoke(main, arguments)
+    words = ("score", tiny.gts, tiny.preds, "-o", tmp_path / "r", "--res", "native", "--html")
+    answer = gpu_eval_command(*words)
     assert answer.exit_code == 0, answer.output
     assert "report.html" in answer.output
     assert (tmp_path / "r" / "report.html").exists()

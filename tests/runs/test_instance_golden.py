@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from tests.reference.instances import read_drive
 from tests.support.instance_split import literal
 from tests.support.instance_tables import matrix, of_protocol
 from tests.support.numbers import close, floats
+from tests.support.packing import tarred, zipped
 from tests.support.run_tables import assert_same_tables
 from tests.support.shared import SHARED, golden_cases, needs_shared, shared_json
 
@@ -65,11 +65,8 @@ class TestGolden:
     def test_archives_give_the_tables_of_the_folders(self, tmp_path: Path) -> None:
         score_folder(GOLDEN, tmp_path / "folders")
         for side in ("gt", "pred"):
-            with tarfile.open(tmp_path / f"{side}.tar", "w") as archive:
-                archive.add(GOLDEN / side, arcname=".")
-            with zipfile.ZipFile(tmp_path / f"{side}.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
-                for path in sorted((GOLDEN / side).rglob("*.*")):
-                    zipped.write(path, path.relative_to(GOLDEN / side).as_posix())
+            tarred(GOLDEN / side, tmp_path / f"{side}.tar")
+            zipped(GOLDEN / side, tmp_path / f"{side}.zip", zipfile.ZIP_DEFLATED)
         for one, other in (("tar", "zip"), ("zip", "tar")):
             gpu_eval.score_instances(
                 tmp_path / f"gt.{one}", tmp_path / f"pred.{other}", out=tmp_path / "packed", overwrite=True

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def zipped(folder: Path, target: Path, method: int = zipfile.ZIP_STORED, prefix: str = "") -> Path:
     with zipfile.ZipFile(target, "w", method) as archive:
-        for path in sorted(folder.rglob("*.png")):
+        for path in sorted(folder.rglob("*.*")):
             archive.write(path, prefix + path.relative_to(folder).as_posix())
     return target
 
