@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpu_eval.engines.counts import different_shapes, fold_outside
-from gpu_eval.engines.cuda.engine import confusion_on_device, is_on_device
-from gpu_eval.engines.engine import Engine, ScoreTask, make_engine, make_task
+from gpu_eval.engines.cuda.arrays import confusion_on_device, is_on_device
+from gpu_eval.engines.semantic import (
+    SemanticJob,
+    different_shapes,
+    fold_outside,
+    joint_count,
+    make_job,
+    no_labels,
+    outside,
+    to_classes,
+)
 from gpu_eval.errors import OptionError
 from gpu_eval.labels import Labels, as_labels
 from gpu_eval.metrics import semantic
@@ -59,7 +66,7 @@ class ConfusionMeter:
         self, labels: Labels = "idd", *, gt_encoding: str | None = None, pred_encoding: str | None = None
     ) -> None:
         self.labels = as_labels(labels)
-        self._task = make_task(self.labels, gt_encoding=gt_encoding, pred_encoding=pred_encoding)
+        self._job = make_job(self.labels, gt_encoding=gt_encoding, pred_encoding=pred_encoding)
         self.reset()
 
     def reset(self) -> None:
@@ -71,14 +78,11 @@ class ConfusionMeter:
     def update(self, gt: Any, pred: Any) -> None:
         """Count two integer arrays of one shape; see `confusion_matrix` for what they may be."""
         if is_on_device(gt) or is_on_device(pred):
-            joint = confusion_on_device(gt, pred, self._task)
+            joint = confusion_on_device(gt, pred, self._job)
         else:
-            joint = _count(_as_integers(gt, "gt"), _as_integers(pred, "pred"), self._task)
-        n = self.labels.n_classes
-        self.outside = (
-            self.outside[0] + int(joint[n + 1].sum()),
-            self.outside[1] + int(joint[:, n + 1].sum()),
-        )
+            joint = _count(_as_integers(gt, "gt"), _as_integers(pred, "pred"), self._job)
+        gt_outside, pred_outside = outside(joint)
+        self.outside = (self.outside[0] + int(gt_outside), self.outside[1] + int(pred_outside))
         self.confusion += fold_outside(joint)
 
     def merge_state(self, meters: Iterable[ConfusionMeter]) -> None:
@@ -110,26 +114,24 @@ def _as_integers(values: Any, name: str) -> npt.NDArray[np.integer[Any]]:
             expected="an integer array in host memory", fix="move it there first, with .cpu() for torch",
         ) from error  # fmt: skip
     if not np.issubdtype(array.dtype, np.integer):
-        raise OptionError(
-            f"{name} is not an array of labels", found=f"dtype {array.dtype}", expected="integers",
-            fix="logits need .argmax over the class axis first",
-        )  # fmt: skip
+        raise no_labels(name, array.dtype)
     return array
 
 
 def _count(
-    gt: npt.NDArray[np.integer[Any]], pred: npt.NDArray[np.integer[Any]], task: ScoreTask
+    gt: npt.NDArray[np.integer[Any]], pred: npt.NDArray[np.integer[Any]], job: SemanticJob
 ) -> npt.NDArray[np.int64]:
-    """The joint count as `Engine.confusion` gives it, for integers of any width."""
+    """The joint count of integers of any width; those that fit a byte are counted at full speed."""
     if gt.shape != pred.shape:
         raise different_shapes(gt.shape, pred.shape)
     shape = (-1, gt.shape[-1] if gt.ndim else 1) if gt.size else (0, 0)
     gt_bytes, pred_bytes = _as_bytes(gt), _as_bytes(pred)
     if gt_bytes is not None and pred_bytes is not None:
-        return _engine().confusion(gt_bytes.reshape(shape), pred_bytes.reshape(shape), task)
-    classes = task.n_classes + 2
-    joint = _classes(gt, task.gt_table, classes) * classes + _classes(pred, task.pred_table, classes)
-    return np.bincount(joint.ravel(), minlength=classes**2).reshape(classes, classes)
+        from gpu_eval.engines.cpu.arrays import count_arrays  # loads Numba
+
+        return count_arrays(gt_bytes.reshape(shape), pred_bytes.reshape(shape), job)
+    n = job.n_classes
+    return joint_count(to_classes(gt, job.gt_table, n), to_classes(pred, job.pred_table, n), n)
 
 
 def _as_bytes(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8] | None:
@@ -139,16 +141,3 @@ def _as_bytes(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8] | N
     if values.size and (values.min() < 0 or values.max() > 255):
         return None
     return values.astype(np.uint8)
-
-
-def _classes(
-    values: npt.NDArray[np.integer[Any]], table: npt.NDArray[np.uint16], classes: int
-) -> npt.NDArray[np.int64]:
-    inside = (values >= 0) & (values < 256)
-    return np.where(inside, table[np.where(inside, values, 0)], classes - 1).astype(np.int64)
-
-
-@cache
-def _engine() -> Engine:
-    """One engine for all meters of the process; counting is too short to share among threads."""
-    return make_engine("cpu", threads=1)[0]

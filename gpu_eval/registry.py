@@ -18,7 +18,7 @@ ROOMS: Mapping[str, str] = MappingProxyType(
         "engines/cpu": "gpu_eval.engines.cpu.{}",
         "engines/cuda": "gpu_eval.engines.cuda.{}",
         "tasks": "gpu_eval.tasks.{}",
-        "run_folder": "gpu_eval.run_folder.{}_tables",
+        "run_folder": "gpu_eval.run_folder.{}_schema",
         "results": "gpu_eval.results.{}_run",
         "cli": "gpu_eval.cli.show_{}",
     }

@@ -4,7 +4,7 @@
 //   Pair i is two maps shown on one target grid of HEIGHT x WIDTH pixels. Target pixel (y, x) of a side is
 //   the label at row rows[y], column columns[x] of its map; ROWS or COLUMNS -1 means the identity. A label
 //   v < 256 counts as class table[v], any other label (negative ones too) as class `classes` - 1,
-//   "outside"; so do table entries that are no class. Adds the pixels of every (gt class, pred class) to
+//   "outside"; so do table entries that are no class (`engines.semantic.to_classes` says it readably). Adds the pixels of every (gt class, pred class) to
 //   cells[i].
 //   A pair with a map whose status is not 0 is skipped.
 //   GT_BYTES and PRED_BYTES (-D): bytes per label, 1, 2, 4 or 8, little-endian, signed or not. PNG maps and
@@ -23,12 +23,12 @@
 // Bounds
 //   Labels are read one by one at table or identity positions inside the target grid, or 16 at a time where
 //   all 16 are inside and the address is a multiple of 16: never a byte that is not a label of the map. The
-//   tables hold positions of the map (`inputs.nearest.index_table` makes them). Classes are clamped below
+//   tables hold positions of the map (`engines.resize.index_table` makes them). Classes are clamped below
 //   `classes` as they enter shared memory, labels below 257 before they look a class up, so every cell is
 //   below classes^2.
 //
 // Overflow
-//   A thread's run and a block's counter hold at most the pixels of one target grid, and `launch.pair_job`
+//   A thread's run and a block's counter hold at most the pixels of one target grid, and `kernels.pair_job`
 //   refuses grids of 2^32 pixels. The sums over bands are 64 bits wide.
 //
 // How

@@ -38,7 +38,7 @@
 //     A = 1 + S1, B = N + N*S1 - S2   (mod 65521),
 //   sums that lanes may gather in any order. They are exact: S2 <= 255 * N^2 / 2 < 2^63 for N <= 2^28.
 
-// Statuses; `engines/launch.py` has the same.
+// Statuses; `engines/cuda/kernels.py` has the same.
 #define OK 0
 #define CORRUPT 1
 #define SHORT 2

@@ -29,7 +29,7 @@
 //   used only if its value is marked and it is below IDS.
 //
 // Overflow
-//   A run and a counter of a block hold at most the pixels of a map, and `launch.mask_job` refuses maps of
+//   A run and a counter of a block hold at most the pixels of a map, and `kernels.mask_job` refuses maps of
 //   2^32 pixels.
 //
 // How

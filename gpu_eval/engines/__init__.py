@@ -1,1 +1,1 @@
-"""Engines: encoded label maps in, one confusion matrix per image out."""
+"""Engines: the encoded files of images in, a few integers per image out."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from gpu_eval.c_functions import INT, POINTER, SIZE, UINT, c_function
 from gpu_eval.engines.simd import (
     PAD,
     add,
@@ -25,8 +26,6 @@ from gpu_eval.engines.simd import (
     below,
     blend,
     byte,
-    call_crc32,
-    call_inflate,
     differ,
     load,
     lowest,
@@ -42,6 +41,10 @@ SCAN_COLUMNS = 4
 
 # Forms of clean PNGs without interlacing; of OTHER ones, broken files included, nothing else is known.
 OTHER, GREY_8, PALETTE_8, GREY_16, GREY_1 = 0, 1, 2, 3, 4
+
+# libdeflate_crc32, and libdeflate_zlib_decompress with no place for the size that came out (libdeflate.h).
+_crc32 = c_function(UINT, UINT, POINTER, SIZE)
+_decompress = c_function(INT, POINTER, POINTER, SIZE, POINTER, SIZE, POINTER)
 
 # Chunk types as big-endian integers.
 _IHDR, _PLTE, _IDAT, _IEND = 0x49484452, 0x504C5445, 0x49444154, 0x49454E44
@@ -141,7 +144,7 @@ def scan(slab_array, offsets, max_pixels, crc32, table):
             if critical:
                 known = kind in (_IDAT, _IEND, _PLTE) or (kind == _IHDR and last == 0)
                 crc = _u32(slab, at + 8 + size)
-                clean = known and call_crc32(crc32, slab, at + 4, size + 4) == crc
+                clean = known and _crc32(crc32, 0, slab + at + 4, size + 4) == crc
             else:
                 clean = _is_letters(kind)
             palette = palette or kind == _PLTE
@@ -165,8 +168,9 @@ def scan(slab_array, offsets, max_pixels, crc32, table):
 def inflate(slab_array, begin, payload, scratch, raw, size, decompressor, decompress):
     """Inflate the IDAT payload of the scanned file at slab_array[begin:] into raw[:size].
 
-    Chunks are first gathered into `scratch` unless there is only one. Returns libdeflate's result: 0
-    only when exactly `size` bytes came out and the Adler-32 fits.
+    Chunks are first gathered into `scratch` unless there is only one. Returns libdeflate's result: 0 for
+    success with exactly `size` bytes out, 1 for bad data (a wrong Adler-32 included), 2 for a stream that
+    ends short, 3 for one that holds more.
     """
     slab, target = address(slab_array), address(raw)
     at = begin + 8
@@ -175,11 +179,11 @@ def inflate(slab_array, begin, payload, scratch, raw, size, decompressor, decomp
         length, kind = _u32(slab, at), _u32(slab, at + 4)
         if kind == _IDAT:
             if length == payload:
-                return call_inflate(decompress, decompressor, slab + at + 8, payload, target, size)
+                return _decompress(decompress, decompressor, slab + at + 8, payload, target, size, 0)
             scratch[gathered : gathered + length] = slab_array[at + 8 : at + 8 + length]
             gathered += length
             if gathered == payload:
-                return call_inflate(decompress, decompressor, address(scratch), payload, target, size)
+                return _decompress(decompress, decompressor, address(scratch), payload, target, size, 0)
         at += 12 + length
 
 

@@ -45,7 +45,7 @@ def starts(table: npt.NDArray[np.int32], source: int) -> npt.NDArray[np.int64]:
 
 
 def parse_resolution(text: str) -> tuple[int, int] | None:
-    """The (height, width) that `--resolution` asks for; None for "native", the size of each ground truth.
+    """The (height, width) that `--res` asks for; None for "native", the size of each ground truth.
 
     Takes "1080", "720", "480", "240", "native" and "WIDTHxHEIGHT".
 

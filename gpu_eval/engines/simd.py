@@ -199,38 +199,3 @@ def below(typingctx, count):
         return builder.select(full, ir.Constant(_I64, -1), builder.sub(shifted, ir.Constant(_I64, 1)))
 
     return types.int64(types.int64), codegen
-
-
-@intrinsic
-def call_crc32(typingctx, function, base, start, size):
-    """Call `uint32_t crc32(uint32_t, const void *, size_t)` at the address `function`."""
-
-    def codegen(context, builder, signature, args):
-        i32 = ir.IntType(32)
-        kind = ir.FunctionType(i32, [i32, _I8.as_pointer(), _I64]).as_pointer()
-        data = _pointer(builder, args[1], args[2])
-        result = builder.call(builder.inttoptr(args[0], kind), [ir.Constant(i32, 0), data, args[3]])
-        return builder.zext(result, _I64)
-
-    return types.int64(types.int64, types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def call_inflate(typingctx, function, state, source, size, target, target_size):
-    """Call `libdeflate_zlib_decompress` at the address `function`, from address to address.
-
-    Returns libdeflate's result: 0 for success with exactly `target_size` bytes out, 1 for bad data (a
-    wrong Adler-32 included), 2 for a stream that ends short, 3 for one that holds more.
-    """
-
-    def codegen(context, builder, signature, args):
-        i32, pointer = ir.IntType(32), _I8.as_pointer()
-        kind = ir.FunctionType(i32, [pointer, pointer, _I64, pointer, _I64, pointer]).as_pointer()
-        function, state, source, target = (
-            builder.inttoptr(args[i], t) for i, t in ((0, kind), (1, pointer), (2, pointer), (4, pointer))
-        )
-        null = ir.Constant(pointer, None)
-        result = builder.call(function, [state, source, args[3], target, args[5], null])
-        return builder.sext(result, _I64)
-
-    return types.int64(*[types.int64] * 6), codegen

@@ -16,67 +16,21 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
+
+from gpu_eval.c_functions import INT, POINTER, SIZE, c_function
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
-
-_INT, _LONG, _POINTER = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
 
 # `struct iovec` is an address and a size; two of them and the byte that is too much.
 _IOVECS = 5
 
 
-@intrinsic
-def _call_open(typingctx, function, path, flags):
-    """Call `int open(const char *, int)` at the address `function`."""
-
-    def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(_INT, [_POINTER, _INT]).as_pointer()
-        path, flags = builder.inttoptr(args[1], _POINTER), builder.trunc(args[2], _INT)
-        return builder.sext(builder.call(builder.inttoptr(args[0], kind), [path, flags]), _LONG)
-
-    return types.int64(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def _call_readv(typingctx, function, handle, buffers, count):
-    """Call `ssize_t readv(int, const struct iovec *, int)` at the address `function`."""
-
-    def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(_LONG, [_INT, _POINTER, _INT]).as_pointer()
-        handle, count = (builder.trunc(args[i], _INT) for i in (1, 3))
-        buffers = builder.inttoptr(args[2], _POINTER)
-        return builder.call(builder.inttoptr(args[0], kind), [handle, buffers, count])
-
-    return types.int64(*[types.int64] * 4), codegen
-
-
-@intrinsic
-def _call_close(typingctx, function, handle):
-    """Call `int close(int)` at the address `function`."""
-
-    def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(_INT, [_INT]).as_pointer()
-        handle = builder.trunc(args[1], _INT)
-        return builder.sext(builder.call(builder.inttoptr(args[0], kind), [handle]), _LONG)
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def _call_memcpy(typingctx, function, target, source, size):
-    """Call `void *memcpy(void *, const void *, size_t)` at the address `function`."""
-
-    def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(_POINTER, [_POINTER, _POINTER, _LONG]).as_pointer()
-        target, source = (builder.inttoptr(args[i], _POINTER) for i in (1, 2))
-        copied = builder.call(builder.inttoptr(args[0], kind), [target, source, args[3]])
-        return builder.ptrtoint(copied, _LONG)
-
-    return types.int64(*[types.int64] * 4), codegen
+_open = c_function(INT, POINTER, INT)
+_readv = c_function(SIZE, INT, POINTER, INT)
+_close = c_function(INT, INT)
+_memcpy = c_function(POINTER, POINTER, POINTER, SIZE)
 
 
 @njit(nogil=True, cache=True)
@@ -87,12 +41,12 @@ def _read(paths, flags, target, offsets, functions, as_listed):
     for i in range(as_listed.size):
         size = offsets[i + 1] - offsets[i]
         found = np.int64(-1)
-        handle = _call_open(functions[0], paths.ctypes.data + name, flags)
+        handle = _open(functions[0], paths.ctypes.data + name, flags)
         if handle >= 0:
             iovecs[0], iovecs[1] = target.ctypes.data + offsets[i], size
             iovecs[2], iovecs[3] = iovecs.ctypes.data + 8 * (_IOVECS - 1), 1
-            found = _call_readv(functions[1], handle, iovecs.ctypes.data, 2)
-            _call_close(functions[2], handle)
+            found = _readv(functions[1], handle, iovecs.ctypes.data, 2)
+            _close(functions[2], handle)
         as_listed[i] = found == size
         odd += found != size
         while paths[name] != 0:
@@ -126,7 +80,7 @@ def _copy(source, begins, target, offsets, functions):
     for i in range(begins.size):
         if begins[i] >= 0:
             to, begin = target.ctypes.data + offsets[i], source.ctypes.data + begins[i]
-            _call_memcpy(functions[3], to, begin, offsets[i + 1] - offsets[i])
+            _memcpy(functions[3], to, begin, offsets[i + 1] - offsets[i])
 
 
 def copy_spans(source: Bytes, begins: Ints, target: Bytes, offsets: Ints) -> None:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from gpu_eval.engines import png_kernels
 from gpu_eval.engines.cpu import instance_kernels as kernels
+from gpu_eval.engines.cpu.threads import Threads
 from gpu_eval.engines.cpu.workspace import HUGE_PAGES, Bytes, Files, Ints, Workspace, grown, raw_size
-from gpu_eval.engines.engine import ImageOverlaps
-from gpu_eval.errors import InputError, SizeMismatch
+from gpu_eval.engines.instance import InstanceJob, InstanceResult, mask_of_another_size
+from gpu_eval.errors import InputError
 from gpu_eval.inputs.instance_split import InstanceImage, Prediction, Rle
 from gpu_eval.inputs.masks import decode_mask
 from gpu_eval.inputs.rle import decode_rle
@@ -41,9 +42,20 @@ class _Gt:
     index: Ints
 
 
-def count_image(ws: Workspace, image: InstanceImage, gts: Source, preds: Source) -> ImageOverlaps:
+def count(
+    threads: Threads,
+    job: InstanceJob,  # noqa: ARG001  # it holds nothing
+    images: Sequence[InstanceImage],
+    gts: Source,
+    preds: Source,
+) -> list[InstanceResult]:
+    """One result per image, in input order."""
+    return threads.map(lambda ws, image: _count_image(ws, image, gts, preds), images)
+
+
+def _count_image(ws: Workspace, image: InstanceImage, gts: Source, preds: Source) -> InstanceResult:
     """The joint counts of all masks of an image with its gt, or everything that is wrong with its files."""
-    result = ImageOverlaps()
+    result = InstanceResult()
     gt = None
     try:
         gt = _read_gt(ws, image.gt, gts, result)
@@ -81,7 +93,7 @@ def _turns(predictions: Sequence[Prediction]) -> Iterator[list[tuple[int, Entry]
         yield turn
 
 
-def _read_gt(ws: Workspace, entry: Entry, gts: Source, result: ImageOverlaps) -> _Gt:
+def _read_gt(ws: Workspace, entry: Entry, gts: Source, result: InstanceResult) -> _Gt:
     ws.gt_slab = grown(ws.gt_slab, entry.size)
     files = Files(ws, gts, [entry], ws.gt_slab)
     files.raise_unreadable(0)
@@ -141,7 +153,7 @@ class _Masks:
         ws: Workspace,
         preds: Source,
         gt: _Gt | None,
-        result: ImageOverlaps,
+        result: InstanceResult,
         predictions: int,
     ) -> None:
         self.ws, self.preds, self.gt = ws, preds, gt
@@ -195,13 +207,7 @@ class _Masks:
         if gt is None:
             return
         if mask.shape != gt.size:
-            raise SizeMismatch(
-                "the mask is not as large as its ground truth",
-                file=file,
-                found=f"{mask.shape[0]} rows of {mask.shape[1]} pixels",
-                expected=f"{gt.size[0]} rows of {gt.size[1]} pixels, as {gt.name}",
-                fix="save masks at the size of the ground truth: nothing is resized",
-            )
+            raise mask_of_another_size(mask.shape, gt.size, file=file, gt_file=gt.name)
         kernels.count_array(
             np.require(mask, np.uint8, "C"), self.ws.rows, gt.runs, gt.starts, gt.index, self.overlaps[place]
         )

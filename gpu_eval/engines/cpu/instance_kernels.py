@@ -296,6 +296,8 @@ def count_masks(
 ):
     """Inflate and count the scanned masks of a slab that are 8-bit or 1-bit grey and of this size.
 
+    Masks of another size are passed over; `engines/instance.mask_of_another_size` is what is said of them.
+
     index: int64 (VALUES,), a gt value's column in cells, int64 (masks, columns). Sets counted, uint8
     (masks,), to 1 for the masks that were; cells of the others mean nothing.
     """

@@ -9,7 +9,7 @@ Conventions
 - `rows` is one scratch buffer with `ROWS` row slots: gt above, gt, pred above, pred (see `png_kernels`).
 - A cell of the joint count is `gt_lut[value] + pred_lut[value]`: the gt table is premultiplied.
 - `columns[x]` is the number of target columns left of source column x, so a run of source columns
-  a..b-1 weighs `columns[b] - columns[a]`: nearest resizing without resizing (see `inputs.nearest`).
+  a..b-1 weighs `columns[b] - columns[a]`: nearest resizing without resizing (see `engines.resize`).
 - Addresses and int64 as in `png_kernels`.
 """
 
@@ -18,6 +18,7 @@ Conventions
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from gpu_eval.engines import png_kernels
 from gpu_eval.engines.png_kernels import HEIGHT, PAYLOAD, WIDTH, inflate, jit, slot, unfilter_row
@@ -32,6 +33,17 @@ ROWS = 4
 def rows_size(width: int) -> int:
     """Bytes of the `rows` scratch for maps of up to `width` columns."""
     return png_kernels.rows_size(ROWS, width)
+
+
+def luts(
+    gt_table: npt.NDArray[np.uint16], pred_table: npt.NDArray[np.uint16], classes: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Class tables, uint16 (256,), as `gt_lut` and `pred_lut`; `classes` counts void and outside too.
+
+    With them the kernels do at full speed what `engines/semantic` says readably in `to_classes` and
+    `joint_count`.
+    """
+    return gt_table.astype(np.int64) * classes, pred_table.astype(np.int64)
 
 
 @jit

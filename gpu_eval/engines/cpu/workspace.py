@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.engines import png_kernels
-from gpu_eval.engines.cpu import instance_kernels as overlap_kernels
-from gpu_eval.engines.cpu import semantic_kernels as cpu_kernels
+from gpu_eval.engines.cpu import instance_kernels, semantic_kernels
 from gpu_eval.engines.libdeflate import Libdeflate
 from gpu_eval.engines.simd import PAD
 from gpu_eval.inputs import png
@@ -41,12 +40,10 @@ class Workspace:
     pred_raw: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
     rows: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
     runs: Ints = field(default_factory=lambda: np.zeros((2, 2, 0), np.int64))  # of a row of both maps
-    gt_runs: Ints = field(
-        default_factory=lambda: np.zeros(1 << 16, np.int64)
-    )  # of all rows of an instance gt
+    gt_runs: Ints = field(default_factory=lambda: np.zeros(1 << 16, np.int64))  # of an instance gt, all rows
     gt_starts: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    histogram: Ints = field(default_factory=lambda: np.zeros(overlap_kernels.VALUES, np.int64))
-    index: Ints = field(default_factory=lambda: np.zeros(overlap_kernels.VALUES, np.int64))
+    histogram: Ints = field(default_factory=lambda: np.zeros(instance_kernels.VALUES, np.int64))
+    index: Ints = field(default_factory=lambda: np.zeros(instance_kernels.VALUES, np.int64))
     busy_s: float = 0.0  # seconds in use, reading included
     reading_s: float = 0.0
 
@@ -60,7 +57,7 @@ class Workspace:
         self.gt_raw = grown(self.gt_raw, max(raw_size(gt_size), HUGE_PAGES))
         self.pred_raw = grown(self.pred_raw, max(raw_size(pred_size), HUGE_PAGES))
         self.payload = grown(self.payload, payload)
-        self.rows = grown(self.rows, cpu_kernels.rows_size(width))
+        self.rows = grown(self.rows, semantic_kernels.rows_size(width))
         if self.runs.shape[2] < width + 2:
             self.runs = np.zeros((2, 2, width + 2), np.int64)
 

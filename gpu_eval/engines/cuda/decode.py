@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gpu_eval.engines.cuda import kernels as launch
-from gpu_eval.engines.cuda import stream_kernels as segment_kernels
+from gpu_eval.engines.cuda import kernels, stream_kernels
 from gpu_eval.engines.cuda.device import DeviceArray
 from gpu_eval.engines.cuda.files import Files, Ints, Streams
 from gpu_eval.engines.cuda.kernels import MAX_SLOT, SLOT_ALIGNMENT, MapPlace
@@ -86,9 +85,9 @@ class Decoding:
         self._segments = [
             put(streams.segments[:, column], dtype)
             for column, dtype in (
-                (segment_kernels.SOURCE, np.int64),
-                (segment_kernels.TARGET, np.int64),
-                (segment_kernels.LENGTH, np.int32),
+                (stream_kernels.SOURCE, np.int64),
+                (stream_kernels.TARGET, np.int64),
+                (stream_kernels.LENGTH, np.int32),
             )
         ]
 
@@ -109,11 +108,11 @@ class Decoding:
     def inflate(self, slab: DeviceArray, raw: DeviceArray, statuses: DeviceArray) -> None:
         """Gather and inflate all streams into `raw`, and write all `statuses`."""
         staged = self.staged_in(slab)
-        module = self._lane.device.module(launch.INFLATE_CU)
-        launch.gather(module, slab, *(placed.on(staged) for placed in self._segments))
+        module = self._lane.device.module(kernels.INFLATE_CU)
+        kernels.gather(module, slab, *(placed.on(staged) for placed in self._segments))
         offsets, lengths = self._offsets.on(staged), self._lengths.on(staged)
         raw_at, sizes = self._raw_at.on(staged), self._sizes.on(staged)
-        launch.inflate(module, slab, offsets, lengths, raw, raw_at, sizes, statuses)
+        kernels.inflate(module, slab, offsets, lengths, raw, raw_at, sizes, statuses)
 
     def unfilter(
         self, slab: DeviceArray, raw: DeviceArray, pixels: DeviceArray, statuses: DeviceArray
@@ -125,8 +124,8 @@ class Decoding:
         for bytes_per_pixel, first, end in self._groups:
             if first == end:
                 continue
-            launch.unfilter(
-                self._lane.device.module(launch.UNFILTER[bytes_per_pixel].source),
+            kernels.unfilter(
+                self._lane.device.module(kernels.UNFILTER[bytes_per_pixel].source),
                 raw,
                 raw_at[first:end],
                 heights[first:end],

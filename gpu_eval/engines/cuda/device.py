@@ -1,14 +1,16 @@
-"""What the pipeline needs of a device; `engines/cuda.py` has the one of CuPy."""
+"""What the CUDA engine needs of a device; `cupy_device` has the one of CuPy."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cuda import kernels
+from gpu_eval.errors import DeviceFailed
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -62,7 +64,7 @@ class Device(Protocol):
     def zero(self, target: DeviceArray) -> None:
         """Fill a contiguous array with zeros."""
 
-    def module(self, source: launch.Source) -> launch.Module:
+    def module(self, source: kernels.Source) -> kernels.Module:
         """The compiled kernels of a source; compiled once."""
 
     def record(self) -> Event:
@@ -73,3 +75,22 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Free all memory."""
+
+
+@contextmanager
+def failures_told(device: Device) -> Iterator[None]:
+    """Say in one line that the device failed. Raises DeviceFailed."""
+    try:
+        yield
+    except device.failures as error:
+        raise DeviceFailed(
+            "the CUDA device failed",
+            found=first_line(error),
+            fix="see nvidia-smi and the system's log; --resume finishes a run in a new process, with "
+            "--engine cpu without the device",
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.engines import png_kernels
-from gpu_eval.engines.cuda import stream_kernels as segment_kernels
+from gpu_eval.engines.cuda import stream_kernels
 from gpu_eval.engines.cuda.device import Bytes
 from gpu_eval.engines.cuda.lane import Lane
 from gpu_eval.engines.libdeflate import load_libdeflate
@@ -44,7 +44,7 @@ class Streams:
     """Where zlib streams lie. Those of several chunks are to be gathered into `room` bytes in front of all.
 
     `places` has one entry per file and counts from the first gathered byte on; rows of `segments` are those
-    of `segment_kernels`, counted alike.
+    of `stream_kernels`, counted alike.
     """
 
     places: Ints
@@ -101,13 +101,13 @@ def find_streams(slab: Bytes, files: Files, wanted: Ints) -> Streams:
     """The zlib streams of the files `wanted`, by index, none of form OTHER; places in that order."""
     begins, payloads = files.begins[wanted], files.payloads[wanted]
     places = np.zeros(wanted.size, np.int64)
-    segments = np.zeros((0, segment_kernels.SEGMENT_COLUMNS), np.int64)
+    segments = np.zeros((0, stream_kernels.SEGMENT_COLUMNS), np.int64)
     while True:
-        count = int(segment_kernels.find_streams(slab, begins, payloads, places, segments))
+        count = int(stream_kernels.find_streams(slab, begins, payloads, places, segments))
         if count <= segments.shape[0]:
             break
-        segments = np.zeros((count, segment_kernels.SEGMENT_COLUMNS), np.int64)
+        segments = np.zeros((count, stream_kernels.SEGMENT_COLUMNS), np.int64)
     scattered = places < 0
     room = -(-int(payloads[scattered].sum()) // 16) * 16
-    segments[:, segment_kernels.SOURCE] += room
+    segments[:, stream_kernels.SOURCE] += room
     return Streams(np.where(scattered, -1 - places, places + room), segments, room)

@@ -4,8 +4,8 @@ Imports no GPU library. A `Module` is a `cupy.RawModule` with CuPy arrays, or th
 NumPy arrays; the wrappers are the same for both. CuPy does not check what it hands to a kernel, so the
 wrappers do: dtype, contiguity and scalar width.
 
-The budgets are what the occupancy plan in `docs/architecture.md` needs; `tests/test_kernels_compile.py`
-holds the compiled kernels to them.
+The budgets are what the occupancy plan in `docs/architecture.md` needs; `tests/kernels` holds the compiled
+kernels to them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +43,14 @@ class Array(Protocol):
     def flags(self) -> Any: ...
 
 
+def folder() -> Traversable:
+    """Where the `.cu` files are: in the package, or beside it in a checkout that is not installed."""
+    try:
+        return files("gpu_eval.kernels")
+    except ModuleNotFoundError:
+        return Path(__file__).parents[3] / "kernels"
+
+
 @dataclass(frozen=True)
 class Source:
     """A `.cu` file with the constants it is compiled with, and the files that stand before it.
@@ -56,7 +66,7 @@ class Source:
         """The joined files; messages of compilers name each file and its own lines."""
         parts = []
         for file in (*self.before, self.file):
-            text = (files("gpu_eval.kernels") / file).read_text(encoding="utf-8")
+            text = (folder() / file).read_text(encoding="utf-8")
             parts.append(f'#line 1 "kernels/{file}"\n{text}')
         return "".join(parts)
 
@@ -273,7 +283,6 @@ def confusion_kernel(gt_bytes: int = 1, pred_bytes: int = 1) -> Kernel:
 
 
 CONFUSION = confusion_kernel()
-CONFUSION_INT64 = confusion_kernel(8, 8)  # what argmax gives
 
 
 @dataclass(frozen=True)

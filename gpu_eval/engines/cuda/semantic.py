@@ -6,24 +6,35 @@ engine, which scores it or knows what is wrong with it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from gpu_eval.engines import png_kernels
-from gpu_eval.engines import resize as nearest
-from gpu_eval.engines.counts import aspect_warning, fold_outside
-from gpu_eval.engines.cuda import kernels as launch
-from gpu_eval.engines.cuda.batches import Batch, Limits, fitted
+from gpu_eval.engines import png_kernels, resize, semantic
+from gpu_eval.engines.cuda import kernels
+from gpu_eval.engines.cuda.batches import Batches, Launched, Limits
 from gpu_eval.engines.cuda.decode import Decoding, Maps, costs, fits_slot
-from gpu_eval.engines.cuda.files import Files, Ints, find_streams, read_files
+from gpu_eval.engines.cuda.files import Files, Ints, find_streams
 from gpu_eval.engines.cuda.lane import Lane
-from gpu_eval.engines.engine import ImageResult, ScoreTask
+from gpu_eval.engines.semantic import SemanticJob, SemanticResult
 from gpu_eval.inputs.pairs import Pair
-from gpu_eval.inputs.sources import Source
+from gpu_eval.inputs.sources import Entry, Source
+
+
+def batches(
+    job: SemanticJob,
+    pairs: Sequence[Pair],
+    gts: Source,
+    preds: Source,
+    *,
+    limits: Limits,
+    readers: ThreadPoolExecutor | None,
+) -> Batches[Pair, SemanticResult]:
+    """The batches of one call."""
+    return _Pairs(job, pairs, gts, preds, limits, readers)
 
 
 @dataclass(frozen=True)
@@ -38,77 +49,31 @@ class _Counting:
     pred_statuses: Ints
 
 
-class PairScoring:
-    """One call of `score`: `results` by pair, where a device can give them; the other pairs are `left`."""
+class _Pairs(Batches[Pair, SemanticResult]):
+    """Pairs of maps; a batch holds `limits.pairs` of them."""
 
     def __init__(
         self,
+        job: SemanticJob,
         pairs: Sequence[Pair],
         gts: Source,
         preds: Source,
-        task: ScoreTask,
-        *,
         limits: Limits,
         readers: ThreadPoolExecutor | None,
     ) -> None:
-        self.pairs, self.gts, self.preds, self.task = pairs, gts, preds, task
-        self.limits, self.readers = limits, readers
-        self.results: dict[int, ImageResult] = {}
-        self._limit = limits.pairs
-        self._todo = deque(i for i, pair in enumerate(pairs) if pair.pred is not None)
+        super().__init__(pairs, gts, preds, limits=limits, readers=readers, most=2 * limits.pairs)
+        self.job = job
 
-    @property
-    def left(self) -> list[int]:
-        """The pairs without a result, in input order."""
-        return [i for i in range(len(self.pairs)) if i not in self.results]
+    def files(self, image: Pair) -> Sequence[Entry] | None:
+        return None if image.pred is None else (image.gt, image.pred)
 
-    def start(self, lane: Lane) -> Batch | None:
-        """The next batch; None where all pairs have been in one."""
-        if not self._todo:
-            return None
-        picks: list[int] = []
-        size = 0
-        while self._todo and len(picks) < self._limit:
-            size += self._size(self._todo[0])
-            if picks and size > self.limits.bytes:
-                break
-            picks.append(self._todo.popleft())
-        return self._batch(lane, picks)
-
-    def _size(self, index: int) -> int:
-        pair = self.pairs[index]
-        return pair.gt.size + (0 if pair.pred is None else pair.pred.size)
-
-    def _put_back(self, picks: Sequence[int]) -> None:
-        self._todo.extendleft(reversed(picks))
-
-    def _batch(self, lane: Lane, picks: list[int]) -> Batch:
-        def launch(some: list[int]) -> _Counting | None:
-            return self._launch(lane, some, self._read(lane, some))
-
-        counting = fitted(lane, self.limits, picks, launch, self._too_many)
-        if counting is not None:
-            yield
-            self._collect(lane, counting)
-
-    def _too_many(self, beyond: list[int], next_number: int) -> None:
-        self._limit = max(next_number, 1)
-        self._put_back(beyond)
-
-    def _read(self, lane: Lane, picks: Sequence[int]) -> Files:
-        """The gts' files, then the predictions'."""
-        gts = [self.pairs[i].gt for i in picks]
-        preds = [entry for i in picks if (entry := self.pairs[i].pred) is not None]
-        return read_files(lane, [(self.gts, gts), (self.preds, preds)], self.readers)
-
-    def _launch(self, lane: Lane, picks: list[int], files: Files) -> _Counting | None:
-        """Put as many of these pairs on the device as fit; None if it takes none of them."""
+    def launch(self, lane: Lane, picks: list[int], files: Files) -> Launched | None:
         number = len(picks)
         simple = np.isin(files.forms, (png_kernels.GREY_8, png_kernels.PALETTE_8)) & fits_slot(files)
         taken = np.flatnonzero(simple[:number] & simple[number:])
         if taken.size == 0:
             return None
-        classes = self.task.n_classes + 2
+        classes = self.job.n_classes + 2
         of_files = costs(files.heights, files.widths) + files.payloads
         of_pairs = of_files[taken] + of_files[taken + number] + 8 * classes**2
         fit = max(int(np.searchsorted(np.cumsum(of_pairs), self.limits.budget - files.size, "right")), 1)
@@ -121,9 +86,7 @@ class PairScoring:
         sizes = list(zip(heights.tolist(), widths.tolist(), strict=True))
         half = taken.size
         self._count(lane, decoding, heights, widths)
-        self._limit = fit if beyond else min(2 * self._limit, self.limits.pairs)
-        self._put_back(beyond)
-        return _Counting(
+        counting = _Counting(
             [picks[i] for i in taken.tolist()],
             classes,
             sizes[:half],
@@ -131,15 +94,16 @@ class PairScoring:
             decoding.statuses_at[:half],
             decoding.statuses_at[half:],
         )
+        return Launched([partial(self._collect, counting)], beyond)
 
     def _count(self, lane: Lane, decoding: Decoding, heights: Ints, widths: Ints) -> None:
         """Stage the jobs, then upload, decode, count and download; the gts are the first half of the maps."""
-        device, half, classes = lane.device, decoding.count // 2, self.task.n_classes + 2
+        device, half, classes = lane.device, decoding.count // 2, self.job.n_classes + 2
         tables = _IndexTables()
-        target = self.task.resolution
+        target = self.job.resolution
         target_heights = heights[:half] if target is None else np.full(half, target[0])
         target_widths = widths[:half] if target is None else np.full(half, target[1])
-        columns: list[Ints] = []  # in the order of `launch.pair_job`
+        columns: list[Ints] = []  # in the order of `kernels.pair_job`
         for side in (slice(0, half), slice(half, None)):
             columns += [
                 decoding.pixels_at[side],
@@ -150,7 +114,7 @@ class PairScoring:
             ]
         jobs = lane.put(np.stack([*columns, target_heights, target_widths], axis=1).astype(np.int64))
         index_tables = lane.put(tables.concatenated())
-        gt_table, pred_table = lane.put(self.task.gt_table), lane.put(self.task.pred_table)
+        gt_table, pred_table = lane.put(self.job.gt_table), lane.put(self.job.pred_table)
 
         cell_bytes, status_bytes = 8 * half * classes**2, 4 * decoding.count
         slab = lane.buffer("slab", decoding.slab_bytes)
@@ -165,8 +129,8 @@ class PairScoring:
             lane.mark("kernel")
             device.zero(results)
             decoding.launch(slab, raw, pixels, statuses)
-            launch.confusion(
-                device.module(launch.CONFUSION.source),
+            kernels.confusion(
+                device.module(kernels.CONFUSION.source),
                 pixels,
                 pixels,
                 jobs.on(staged),
@@ -176,31 +140,34 @@ class PairScoring:
                 statuses,
                 statuses,
                 cells,
-                bands=launch.bands(half, int(target_heights.max())),
+                bands=kernels.bands(half, int(target_heights.max())),
             )
             lane.fetch(results)
 
-    def _collect(self, lane: Lane, counting: _Counting) -> None:
-        """Results of all pairs that decoded and whose values fit their encodings."""
+    def _collect(self, counting: _Counting, lane: Lane) -> None:
+        """Results of all pairs that decoded and whose values fit their encodings.
+
+        The others are left to the CPU engine, whose `_accept` in `cpu/semantic` says what is wrong with them.
+        """
         fetched = lane.wait()
         half, classes = len(counting.pairs), counting.classes
         cell_bytes = 8 * half * classes**2
         joint = fetched[:cell_bytes].view(np.int64).reshape(half, classes, classes)
         statuses = fetched[cell_bytes:].view(np.int32)
         pixels = joint.sum(axis=(1, 2))
-        gt_outside, pred_outside = joint[:, -1].sum(axis=1), joint[:, :, -1].sum(axis=1)
+        gt_outside, pred_outside = semantic.outside(joint)
         good = (
-            (statuses[counting.gt_statuses] == launch.InflateStatus.OK)
-            & (statuses[counting.pred_statuses] == launch.InflateStatus.OK)
-            & (np.maximum(gt_outside, pred_outside) * 2 <= pixels)
+            (statuses[counting.gt_statuses] == kernels.InflateStatus.OK)
+            & (statuses[counting.pred_statuses] == kernels.InflateStatus.OK)
+            & ~semantic.is_mostly_outside(np.maximum(gt_outside, pred_outside), pixels)
         )
-        folded = fold_outside(joint)
+        folded = semantic.fold_outside(joint)
         outside = np.stack([gt_outside, pred_outside], axis=1).tolist()
         for at in np.flatnonzero(good).tolist():
             gt_size, pred_size = counting.gt_sizes[at], counting.pred_sizes[at]
-            self.results[counting.pairs[at]] = ImageResult(
+            self.results[counting.pairs[at]] = SemanticResult(
                 confusion=folded[at],
-                warning=aspect_warning(gt_size, pred_size),
+                warning=semantic.aspect_warning(gt_size, pred_size),
                 decoder="cuda",
                 gt_size=gt_size,
                 pred_size=pred_size,
@@ -228,7 +195,7 @@ class _IndexTables:
             return -1
         if (source, target) not in self._places:
             self._places[source, target] = self._used
-            self._tables.append(nearest.index_table(source, target))
+            self._tables.append(resize.index_table(source, target))
             self._used += target
         return self._places[source, target]
 
