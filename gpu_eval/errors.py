@@ -67,7 +67,7 @@ class GpuEvalError(Exception):
 
     @property
     def kind(self) -> str:
-        """The name of the error class, as stored in the `error` column of the images table."""
+        """The name of the error class, as `kind` in the errors of an images table and of run.json."""
         return type(self).__name__
 
     def __str__(self) -> str:

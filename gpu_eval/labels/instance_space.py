@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from gpu_eval.errors import LabelTableError
-from gpu_eval.labels.rows import FLAGS, VOID, Problems, read_csv, read_row
-from gpu_eval.labels.table import BUNDLED, load_labels
+from gpu_eval.labels.rows import FLAGS, VOID, Problems, read_row
+from gpu_eval.labels.table import BUNDLED, LabelTable, read_table, to_label_space
 
 # A gt pixel is an id (a group, or stuff) or id * 1000 + n in 16 bits: ids from 66 do not fit, and the
 # instances of id 0 could not be told from plain ids.
@@ -54,22 +53,20 @@ def load_instances(name_or_path: str | Path) -> InstanceSpace:
 
     Raises LabelTableError for what `load_labels` refuses, and for a table that has no instance task.
     """
-    file = str(name_or_path)
-    labels = load_labels(name_or_path)  # tells whatever else is wrong with the table
-    if file not in BUNDLED:
-        return _parse(Path(name_or_path).read_bytes(), file, labels.name, _USER_GT_SUFFIX)
-    if file not in _GT_SUFFIXES:
+    table = read_table(name_or_path)
+    to_label_space(table)  # tells whatever else is wrong with the table
+    bundled = str(name_or_path) in BUNDLED
+    if bundled and table.name not in _GT_SUFFIXES:
         raise LabelTableError(
-            f"{file} has no instance task",
-            found=file,
+            f"{table.name} has no instance task",
+            found=table.name,
             expected=", ".join(_GT_SUFFIXES) + ", or the path of a CSV file",
         )
-    data = resources.files("gpu_eval.labels").joinpath(f"{file}.csv").read_bytes()
-    return _parse(data, f"{file}.csv", labels.name, _GT_SUFFIXES[file])
+    return _parse(table, _GT_SUFFIXES[table.name] if bundled else _USER_GT_SUFFIX)
 
 
-def _parse(data: bytes, file: str, name: str, gt_suffix: str) -> InstanceSpace:
-    header, lines = read_csv(data, file)
+def _parse(table: LabelTable, gt_suffix: str) -> InstanceSpace:
+    file, header, lines = table.file, table.header, table.lines
     lacking = [column for column in FLAGS if column not in header]
     if lacking:
         raise LabelTableError(
@@ -111,7 +108,7 @@ def _parse(data: bytes, file: str, name: str, gt_suffix: str) -> InstanceSpace:
             fix="set has_instances to 1 where gt pixels are id * 1000 + n",
         )
     return InstanceSpace(
-        name=name,
+        name=table.name,
         ids=tuple(classes),
         names=tuple(classes.values()),
         known_ids=frozenset(first),

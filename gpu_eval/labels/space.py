@@ -111,6 +111,11 @@ class LabelSpace:
             raise OptionError(f"{self.name} has no such encoding", found=name, expected=f"one of {there}")
         return self.encodings[name]
 
+    def css_colour(self, level: int, class_id: int) -> str:
+        """The colour of a class as CSS writes it; a coarser class has that of its first member."""
+        red, green, blue = self.colours[self.level(level).groups[class_id][0]]
+        return f"#{red:02x}{green:02x}{blue:02x}"
+
     def digest(self) -> str:
         """sha256, in hex, of everything that decides numbers: the levels and the encodings."""
         levels = [[level.number, level.names, level.groups, level.children] for level in self.levels]

@@ -25,7 +25,7 @@ MAX_CLASSES = 256
 
 
 @dataclass(frozen=True)
-class _Convention:
+class Convention:
     """What a benchmark fixes beyond its table; the defaults are those of a user's own table."""
 
     suffix: str = ".png"
@@ -36,12 +36,23 @@ class _Convention:
 
 
 BUNDLED = {
-    "idd": _Convention("_gtFine_labellevel3Ids.png", resolution="1080", protocols=("idd", "autonue")),
-    "idd-lite": _Convention(
+    "idd": Convention("_gtFine_labellevel3Ids.png", resolution="1080", protocols=("idd", "autonue")),
+    "idd-lite": Convention(
         "_label.png", exclude=("_inst_label.png",), resolution="256x128", protocols=("idd", "autonue")
     ),
-    "cityscapes": _Convention("_gtFine_labelIds.png", default_encoding="id"),
+    "cityscapes": Convention("_gtFine_labelIds.png", default_encoding="id"),
 }
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The cells of a label CSV: `lines` are (line number, cells) of every row that is not blank."""
+
+    file: str
+    name: str
+    convention: Convention
+    header: list[str]
+    lines: list[tuple[int, list[str]]]
 
 
 def load_labels(name_or_path: str | Path) -> LabelSpace:
@@ -49,10 +60,15 @@ def load_labels(name_or_path: str | Path) -> LabelSpace:
 
     Raises LabelTableError, which tells everything that is wrong with the table in one pass.
     """
+    return to_label_space(read_table(name_or_path))
+
+
+def read_table(name_or_path: str | Path) -> LabelTable:
+    """The table of a bundled benchmark or of a user's CSV. Raises LabelTableError where it is no CSV."""
     name = str(name_or_path)
     if name in BUNDLED:
         data = resources.files("gpu_eval.labels").joinpath(f"{name}.csv").read_bytes()
-        return _parse(data, f"{name}.csv", name, BUNDLED[name])
+        return LabelTable(f"{name}.csv", name, BUNDLED[name], *read_csv(data, f"{name}.csv"))
     path = Path(name_or_path)
     try:
         data = path.read_bytes()
@@ -65,7 +81,7 @@ def load_labels(name_or_path: str | Path) -> LabelSpace:
             expected="the path of a CSV file, or one of " + ", ".join(BUNDLED),
             fix="check the name or the path",
         ) from error
-    return _parse(data, name, path.stem, _Convention())
+    return LabelTable(name, path.stem, Convention(), *read_csv(data, name))
 
 
 def numbered_labels(n: int) -> LabelSpace:
@@ -93,11 +109,14 @@ def numbered_labels(n: int) -> LabelSpace:
     )
 
 
-def _parse(data: bytes, file: str, name: str, convention: _Convention) -> LabelSpace:
-    header, cells = read_csv(data, file)
-    problems = Problems(file)
+def to_label_space(table: LabelTable) -> LabelSpace:
+    """The label space that a table describes. Raises LabelTableError, which tells all that is wrong."""
+    header, convention = table.header, table.convention
+    problems = Problems(table.file)
     numbers = level_numbers(header)
-    rows = [read_row(line, dict(zip(header, row, strict=True)), numbers, problems) for line, row in cells]
+    rows = [
+        read_row(line, dict(zip(header, row, strict=True)), numbers, problems) for line, row in table.lines
+    ]
     problems.raise_any()
 
     if not numbers:
@@ -108,7 +127,7 @@ def _parse(data: bytes, file: str, name: str, convention: _Convention) -> LabelS
     problems.raise_any()
     identity = f"level{levels[0].number}"
     return LabelSpace(
-        name=name,
+        name=table.name,
         levels=levels,
         encodings=encodings,
         default_encoding=convention.default_encoding or (identity if numbers else "id"),

@@ -1,1 +1,1 @@
-"""Scores as pure functions of confusion matrices."""
+"""Scores, and how sure they are, as pure functions of small integers."""

@@ -1,11 +1,11 @@
-"""A run folder: begun, described, opened again, its tables read and queried. A fsspec URL serves as well.
+"""A run folder: begun, described, replaced. A fsspec URL serves as well.
 
     run.json              what was scored, how, by which code and engine; written first and last
     manifest.parquet      what was scored: one row per image of the split, in order
     <table>.parquet       tables of the whole run
     <table>/part-*        tables of its shards
 
-Which tables there are depends on the run's kind; `schema` describes them all.
+Which tables there are depends on the run's task; `schema` describes them all.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from gpu_eval.errors import CorruptRun, IncompleteRun, OptionError, ReportError, RunExists, WrongKind
-from gpu_eval.run_folder import schema
-from gpu_eval.storage import STORAGE_ERRORS, Place, is_leftover, read_table, unreadable, write
+from gpu_eval import registry
+from gpu_eval.errors import CorruptRun, OptionError, ReportError, RunExists
+from gpu_eval.run_folder import manifest, parts, schema
+from gpu_eval.storage import STORAGE_ERRORS, Place, is_leftover, write
 
 RUN_JSON = "run.json"
-MANIFEST = "manifest.parquet"
 ENTRY = ("team", "method", "link")
 
 
@@ -66,7 +64,8 @@ def begin(
                 found="a complete run" if previous.get("complete") else "an unfinished run",
                 fix="--resume finishes an unfinished run of the same inputs, --overwrite starts over",
             )
-        if previous.get("fingerprint") != facts["fingerprint"]:
+        kept = ("fingerprint", "format_version")
+        if any(previous.get(name) != facts[name] for name in kept):
             raise RunExists(
                 "the run cannot be resumed: its inputs or options are not those of this command",
                 file=str(folder),
@@ -78,20 +77,24 @@ def begin(
 
 
 def _differences(previous: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    if previous.get("format_version") != facts["format_version"]:
+        written = f"a run of format {previous.get('format_version')}"
+        return [f"{written}; this version reads it, and writes format {facts['format_version']}"]
     before, now = previous.get("decides", {}), facts.get("decides", {})
     return [f"{name} was {before.get(name)}" for name in now if before.get(name) != now[name]]
 
 
 def _remove(folder: Place) -> None:
     """Remove a run, and nothing that is not part of one."""
-    for parts in (folder / name for name in schema.PART_TABLES if (folder / name).is_dir()):
-        for path in parts.iterdir():
-            if is_leftover(path) or (path.name.startswith("part-") and path.suffix == ".parquet"):
+    tables = [schema.tables_of(task) for task in registry.TASKS]
+    for name in {name for of_task in tables for name in of_task.parts}:
+        if (folder / name).is_dir():
+            for path in filter(parts.is_ours, (folder / name).iterdir()):
                 path.unlink()
-        with contextlib.suppress(OSError):  # somebody's own files keep the folder
-            parts.rmdir()
-    files = (RUN_JSON, MANIFEST, "report.html", *(f"{name}.parquet" for name in schema.SINGLE_FILES))
-    for path in (folder / name for name in files):
+            with contextlib.suppress(OSError):  # somebody's own files keep the folder
+                (folder / name).rmdir()
+    whole = {f"{name}.parquet" for of_task in tables for name in of_task.whole}
+    for path in (folder / name for name in (RUN_JSON, manifest.FILE, "report.html", *whole)):
         if path.exists():
             path.unlink()
 
@@ -113,13 +116,15 @@ def read_facts(folder: Place) -> dict[str, Any]:
         ) from error  # fmt: skip
     except (OSError, ValueError) as error:
         raise CorruptRun("cannot read the run", file=str(path), found=str(error)) from error
-    if not isinstance(facts, dict) or facts.get("format_version") != schema.FORMAT_VERSION:
+    version = facts.get("format_version") if isinstance(facts, dict) else "unknown"
+    if version not in range(schema.OLDEST_FORMAT, schema.FORMAT_VERSION + 1):
         raise CorruptRun(
             "not a run of this version",
             file=str(path),
-            found=f"format {facts.get('format_version') if isinstance(facts, dict) else 'unknown'}",
-            expected=f"format {schema.FORMAT_VERSION}",
+            found=f"format {version}",
+            expected=f"format {schema.OLDEST_FORMAT} to {schema.FORMAT_VERSION}",
         )
+    assert isinstance(facts, dict)
     return facts
 
 
@@ -147,85 +152,3 @@ def tag(folder: Place, given: Mapping[str, str | None]) -> dict[str, str | None]
     entry = make_entry({**facts.get("entry", {}), **told})
     write_facts(folder, {**facts, "entry": entry})
     return entry
-
-
-class RunFolder:
-    """A complete run: its facts, its tables, and SQL over all of them.
-
-    `folder` is the run folder and `facts` the content of run.json.
-    """
-
-    def __init__(self, folder: Place, kind: str) -> None:
-        self.folder = folder
-        self.facts = read_facts(folder)
-        if self.kind != kind:
-            raise WrongKind(
-                f"not a run of the {kind} task", file=str(folder), found=f"a run of the {self.kind} task"
-            )
-        if not self.facts.get("complete"):
-            raise IncompleteRun(
-                "the run is not complete",
-                file=str(folder),
-                found=f"{self.facts.get('problem_count', 0)} problems"
-                if self.facts.get("problems")
-                else "stopped",
-                fix="run the same command with --resume (and --on-error skip to leave broken images out)",
-            )
-
-    @property
-    def kind(self) -> str:
-        """What was scored: "semantic" or "instance"."""
-        return str(self.facts["kind"])
-
-    def table(self, name: str) -> pa.Table:
-        """A table of the run. Raises CorruptRun where a file of it is missing or damaged."""
-        return pa.concat_tables([read_table(path) for path in self.files(name)])
-
-    def files(self, name: str) -> list[Place]:
-        """The files of a table. Raises CorruptRun where one is missing: a lost part is lost images."""
-        if name in schema.SINGLE_FILES:
-            files = [self.folder / f"{name}.parquet"]
-        else:
-            parts = -(-self.facts["images"] // self.facts["decides"]["shard_size"])
-            files = [self.folder / name / f"part-{number:06d}.parquet" for number in range(parts)]
-        for path in files:
-            if not path.is_file():
-                raise unreadable(path, "no such file")
-        return files
-
-    def sql(self, query: str) -> pa.Table:
-        """The answer of DuckDB to `query` over the tables of the run.
-
-        A semantic run has levels, classes, confusion, images, cells and image_classes; an instance run has
-        scores, classes, ap, curves, images, instances and intersections. Raises OptionError with DuckDB's own
-        words for a query it does not take.
-        """
-        import duckdb
-
-        with duckdb.connect() as connection:
-            if not isinstance(self.folder, Path):
-                connection.register_filesystem(self.folder.fs)
-            for name in schema.tables(self.kind):
-                files = ", ".join(_sql_path(path) for path in self.files(name))
-                try:
-                    connection.execute(
-                        f"CREATE VIEW {name} AS SELECT * FROM "
-                        f"read_parquet([{files}], hive_partitioning = false)"
-                    )
-                except duckdb.Error as error:
-                    raise unreadable(self.folder / name, error) from error
-            try:
-                answer = connection.sql(query)
-                if answer is None:
-                    raise OptionError("the query gives no rows back", found=query, expected="a SELECT")
-                table = answer.to_arrow_table()
-            except duckdb.Error as error:
-                raise OptionError("the query failed", found=str(error)) from error
-        assert isinstance(table, pa.Table)
-        return table
-
-
-def _sql_path(path: Place) -> str:
-    """A path as an SQL text in which no character is a wildcard."""
-    literal = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
-    return "'" + literal.replace("'", "''") + "'"

@@ -25,7 +25,7 @@ from gpu_eval.metrics.matching import (
     concatenate,
     outcomes,
 )
-from gpu_eval.run_folder import schema
+from gpu_eval.run_folder import instance_schema as schema
 
 # Thresholds whose precision-recall points are kept.
 CURVE_THRESHOLDS = (0.5, 0.75)
@@ -86,7 +86,7 @@ def part(
     return {
         "intersections": _intersections(table, first),
         "instances": pa.concat_tables([_preds(table, judged, listed, space), _gts(table, judged, space)]),
-        "images": pa.Table.from_pylist(rows, schema=schema.INSTANCE_IMAGES),
+        "images": pa.Table.from_pylist(rows, schema=schema.IMAGES),
     }
 
 
@@ -243,20 +243,35 @@ def _find(wanted: Counts, among: Counts) -> Counts:
     return order[np.searchsorted(among, wanted, sorter=order)].astype(np.int64)
 
 
-def totals(table: InstanceTable, space: InstanceSpace, area: tuple[float, float]) -> dict[str, pa.Table]:
-    """The tables of a whole run: scores, classes, ap and curves, for both protocols."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Interval:
+    """(low, high) of a measure's mean over classes, and of each class, shape (C,) each; NaN: none."""
+
+    mean: tuple[Ratios, Ratios]
+    classes: tuple[Ratios, Ratios]
+
+
+def totals(
+    by_protocol: Mapping[str, Outcomes], intervals: Mapping[tuple[str, str], Interval]
+) -> dict[str, pa.Table]:
+    """The tables of a whole run: scores, classes, ap and curves, for every protocol in `by_protocol`.
+
+    `intervals` has one entry per protocol and measure, "ap" or "ap50".
+    """
     scores: list[dict[str, Any]] = []
     classes: list[dict[str, Any]] = []
     precisions: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
-    for protocol in PROTOCOLS:
-        judged = outcomes(table, space, protocol, area=area)
-        score = average_precision(judged)
+    for protocol, judged in by_protocol.items():
+        space, score = judged.space, average_precision(judged)
+        between = {name: intervals[protocol, name] for name in ("ap", "ap50")}
         scores.append(
             {
                 "protocol": protocol,
                 "ap": score.mean_ap,
                 "ap50": score.mean_ap50,
+                **{f"{name}_low": float(interval.mean[0]) for name, interval in between.items()},
+                **{f"{name}_high": float(interval.mean[1]) for name, interval in between.items()},
                 "classes": len(space.ids),
                 "classes_in_mean": score.classes_in_mean,
             }
@@ -269,6 +284,8 @@ def totals(table: InstanceTable, space: InstanceSpace, area: tuple[float, float]
                     **head,
                     "ap": float(score.class_ap[c]),
                     "ap50": float(score.class_ap50[c]),
+                    **{f"{name}_low": float(interval.classes[0][c]) for name, interval in between.items()},
+                    **{f"{name}_high": float(interval.classes[1][c]) for name, interval in between.items()},
                     "gt": int(score.gt_count[c]),
                     "gt_ignored": int(gt_all[c] - score.gt_count[c]),
                     "predictions": int(score.pred_count[c]),
@@ -277,8 +294,8 @@ def totals(table: InstanceTable, space: InstanceSpace, area: tuple[float, float]
             precisions += _precisions(head, score, c)
             points += _points(head, judged, c)
     return {
-        "scores": pa.Table.from_pylist(scores, schema=schema.INSTANCE_SCORES),
-        "classes": pa.Table.from_pylist(classes, schema=schema.INSTANCE_CLASSES),
+        "scores": pa.Table.from_pylist(scores, schema=schema.SCORES),
+        "classes": pa.Table.from_pylist(classes, schema=schema.CLASSES),
         "ap": pa.Table.from_pylist(precisions, schema=schema.AVERAGE_PRECISION),
         "curves": pa.Table.from_pylist(points, schema=schema.CURVES),
     }

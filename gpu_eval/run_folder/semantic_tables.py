@@ -12,7 +12,7 @@ import pyarrow as pa
 from gpu_eval.labels import LabelSpace
 from gpu_eval.metrics import confusion as cm
 from gpu_eval.metrics import semantic
-from gpu_eval.run_folder import schema
+from gpu_eval.run_folder import semantic_schema as schema
 
 Confusion = npt.NDArray[np.int64]
 
@@ -32,12 +32,7 @@ class ImageRow:
     pred_width: int | None
     decoder: str | None
     status: str
-    error_kind: str | None
-    error: str | None
-    error_file: str | None
-    error_found: str | None
-    error_expected: str | None
-    error_fix: str | None
+    errors: list[dict[str, str | None]]
     warning: str | None
     gt_outside: int | None
     pred_outside: int | None
@@ -86,7 +81,7 @@ def _images(
     }
     for name, values in computed.items():
         columns[name] = pa.array(values, mask=~counted)
-    wanted = schema.images(level.number for level in labels.levels)
+    wanted = schema.images([level.number for level in labels.levels])
     arrays = [
         column.cast(field.type) if isinstance(column, pa.Array) else pa.array(column, field.type)
         for field in wanted
@@ -124,16 +119,6 @@ def _image_classes(
             pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema.IMAGE_CLASSES)
         )
     return pa.concat_tables(batches).sort_by([("image_id", "ascending")]), means
-
-
-def total_of_cells(cells: pa.Table, n_classes: int) -> Confusion:
-    """The sum of all matrices in a cells table: int64, shape (n_classes + 1, n_classes + 1)."""
-    size = n_classes + 1
-    total = np.zeros(size * size, np.int64)
-    for batch in cells.to_batches():
-        index = batch["gt"].to_numpy().astype(np.int64) * size + batch["pred"].to_numpy()
-        np.add.at(total, index, batch["pixels"].to_numpy())
-    return total.reshape(size, size)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
