@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gpu_eval import errors
     from gpu_eval.api import (
         ConfusionMeter,
         Progress,
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
         open_run,
         score,
         score_instances,
+        tag,
+        write_html,
     )
-    from gpu_eval.errors import GpuEvalError
+    from gpu_eval.errors import GpuEvalError, SplitProblems
     from gpu_eval.labels import LabelSpace, load_labels
     from gpu_eval.results.compare import Comparison
     from gpu_eval.results.instance_run import InstanceRun
@@ -38,22 +41,27 @@ __all__ = [
     "LabelSpace",
     "Progress",
     "Run",
+    "SplitProblems",
     "__version__",
     "compare",
     "confusion_matrix",
+    "errors",
     "leaderboard",
     "load_labels",
     "open_run",
     "score",
     "score_instances",
+    "tag",
+    "write_html",
 ]
 
 _HOMES = {
-    "Comparison": "report.compare",
+    "Comparison": "results.compare",
     "GpuEvalError": "errors",
-    "InstanceRun": "report.instance_run",
+    "InstanceRun": "results.instance_run",
     "LabelSpace": "labels",
-    "Run": "report.run",
+    "Run": "results.semantic_run",
+    "SplitProblems": "errors",
     "__version__": "version",
     "load_labels": "labels",
 }
@@ -62,6 +70,8 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "errors":
+        return importlib.import_module("gpu_eval.errors")
     return getattr(importlib.import_module(f"gpu_eval.{_HOMES.get(name, 'api')}"), name)
 
 

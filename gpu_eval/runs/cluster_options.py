@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpu_eval.engines.engine import count_gpus
+from gpu_eval.engines.choose import count_gpus
 from gpu_eval.errors import OptionError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ SHARDS_PER_GPU = 2
 
 
 @dataclass(frozen=True)
-class Joined:
+class Connected:
     """A client, and what a person should know about its cluster."""
 
     client: Client
@@ -53,7 +53,7 @@ class Joined:
 
 
 @contextmanager
-def joined(options: ClusterOptions, *, threads: int | None = None) -> Iterator[Joined | None]:
+def client_of(options: ClusterOptions, *, threads: int | None = None) -> Iterator[Connected | None]:
     """The cluster that the options ask for, left or stopped at the end; None if they ask for none.
 
     `threads` is how many shards a worker of a cluster that is started here scores at once; by default one, or
@@ -73,22 +73,22 @@ def joined(options: ClusterOptions, *, threads: int | None = None) -> Iterator[J
     if not options.remote and not options.starts_one:
         yield None
         return
-    from gpu_eval.scheduling import dask_cluster as starting
+    from gpu_eval.scheduling import dask_cluster
 
-    security = starting.tls(options.tls_ca_file, options.tls_cert, options.tls_key)
+    security = dask_cluster.tls(options.tls_ca_file, options.tls_cert, options.tls_key)
     if options.remote:
-        cluster = starting.connect(
+        cluster = dask_cluster.connect(
             scheduler=options.scheduler, scheduler_file=options.scheduler_file, security=security
         )
     else:
-        cluster = starting.start_local(
+        cluster = dask_cluster.start_local(
             workers=options.workers,
             threads=threads or (1 if options.gpus is None else SHARDS_PER_GPU),
             gpus=None if options.gpus is None else _indices(options.gpus),
             security=security,
         )
     with cluster as client:
-        yield Joined(client, starting.dashboard_link(client), starting.plain_tcp_warning(client))
+        yield Connected(client, dask_cluster.dashboard_link(client), dask_cluster.plain_tcp_warning(client))
 
 
 def _indices(gpus: str) -> list[int]:

@@ -1,36 +1,34 @@
-"""The drive of a run, whatever its task and wherever its shards are scored.
-
-A task prepares a `Plan`; `drive` opens the run folder, scores what is not scored yet, and writes run.json.
-Tables of the whole run are the task's, given to `drive` as `finish`.
-"""
+"""The drive of a run, whatever its task and wherever its shards are scored."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from gpu_eval.errors import GpuEvalError, InputError, MissingPrediction, OptionError, SplitProblems
+from gpu_eval import registry
+from gpu_eval.errors import GpuEvalError, MissingPrediction, OptionError, SplitProblems
 from gpu_eval.run_folder import folder as run_folder
-from gpu_eval.run_folder import manifest as manifests
-from gpu_eval.run_folder import schema
-from gpu_eval.runs.workers import Crew
-from gpu_eval.scheduling import loop as runner
-from gpu_eval.scheduling import shards as sharding
+from gpu_eval.run_folder import manifest, parts
+from gpu_eval.run_folder.schema import FORMAT_VERSION
+from gpu_eval.runs.workers import make_workers
+from gpu_eval.scheduling import loop, shards
 from gpu_eval.scheduling.shards import Shard
-from gpu_eval.storage import Place, write_table
-from gpu_eval.tasks.summary import Tally, error_facts
-from gpu_eval.tasks.task import ShardWork
+from gpu_eval.storage import Place, place, write_table
+from gpu_eval.tasks.summary import Summary, error_facts
+from gpu_eval.tasks.task import Listing, ShardWork, Task
 
-ON_ERROR = ("stop", "skip", "void")
+if TYPE_CHECKING:
+    from distributed import Client
 
 # Of problems, run.json keeps the first ones; the images table has every image's own.
 PROBLEMS_KEPT = 1000
+
+
+ON_ERROR = ("stop", "skip", "void")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,167 +45,177 @@ class Progress:
     workers: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is alike in all tasks: how to go on after errors, and how a run meets its folder."""
+    """What is alike in all tasks; `api.RunOptions` says what each option means.
 
+    `shard_size` None is the task's own. Raises OptionError for values that have no meaning.
+    """
+
+    threads: int | None = None
+    engine: str = "auto"
     on_error: str = "stop"
     resume: bool = False
     overwrite: bool = False
-    shard_size: int = 512
+    shard_size: int | None = None
+    bootstrap: int = 0
+    entry: Mapping[str, str | None] = field(default_factory=dict)
+    client: Client | None = None
+    progress: Callable[[Progress], None] | None = None
 
-    def check(self) -> None:
-        """Raise OptionError for values that have no meaning."""
+    def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
             raise OptionError("unknown on_error", found=self.on_error, expected=" or ".join(ON_ERROR))
-        if self.shard_size < 1:
-            raise OptionError("shard_size must be at least 1", found=str(self.shard_size))
         if self.resume and self.overwrite:
             raise OptionError("resume and overwrite contradict each other")
+        if self.shard_size is not None and self.shard_size < 1:
+            raise OptionError("shard_size must be at least 1", found=str(self.shard_size))
+        if self.bootstrap < 0:
+            raise OptionError("bootstrap must be at least 0", found=str(self.bootstrap))
+        run_folder.make_entry(self.entry)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A split that is ready to be scored.
-
-    `decides` is everything but the files that decides the numbers; `facts` is what else run.json tells.
-    """
-
-    kind: str
-    manifest: pa.Table
-    decides: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    problems: Sequence[InputError]
-
-    @property
-    def images(self) -> int:
-        return int(self.manifest.num_rows)
-
-    def fingerprint(self) -> str:
-        return sharding.fingerprint(self.manifest, self.decides)
-
-
-def stop_early(plan: Plan, on_error: str, hint: str) -> None:
-    """Where most predictions are missing, the wrong folder was given: say so before scoring the rest."""
-    missing = sum(isinstance(problem, MissingPrediction) for problem in plan.problems)
-    if on_error == "stop" and missing * 2 > plan.images:
-        raise SplitProblems(
-            "most predictions are missing",
-            plan.problems,
-            found=f"{plan.images - missing} predictions for {plan.images} ground truths",
-            fix=f"check the folders and {hint}; --on-error skip or void scores an incomplete split",
-        )
-
-
-def drive(
-    plan: Plan,
-    folder: Place,
-    work: ShardWork[Any, Any],
-    options: Options,
-    *,
-    crew: Crew,
-    finish: Callable[[Mapping[str, Any], Tally], None],
-    started: float,
-    progress: Callable[[Progress], None] | None = None,
-) -> None:
-    """Score a plan into a run folder, and have `finish` write the tables of the whole run.
-
-    `started` is when the caller began, by `time.perf_counter`.
+def drive(task: Task[Any, Any], gts: str, preds: str, out: str, options: Options) -> Place:
+    """Score the split at `gts` and `preds` into the run folder `out`, and return it.
 
     Raises
         SplitProblems: every problem of the split, found in one pass; the run stays incomplete.
+        InputError, EngineError: what was asked for cannot be done; nothing was begun.
         ReportError, ClusterError, Interrupted: the run stays as far as it is, for `resume`.
     """
-    facts: dict[str, Any] = {
-        "format_version": schema.FORMAT_VERSION,
-        "kind": plan.kind,
-        "complete": False,
-        "fingerprint": work.workplace.fingerprint,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "decides": plan.decides,
-        "on_error": options.on_error,
-        "images": plan.images,
-        "engine": crew.facts(),
-        **plan.facts,
-    }
-    previous = run_folder.begin(folder, facts, resume=options.resume, overwrite=options.overwrite)
-    if previous.get("complete") and options.on_error == "stop":
-        facts["on_error"] = previous["on_error"]  # what was left out then does not undo the run now
-    write_table(folder / run_folder.MANIFEST, plan.manifest, rows_per_group=manifests.ROWS_PER_GROUP)
-    listed = time.perf_counter()
-    with crew.executor(work.workplace) as executor:
-        shards = sharding.cut(plan.images, options.shard_size)
-        tally, resumed, workers = _score_shards(work, shards, executor, options.resume, plan.images, progress)
-    problems: list[GpuEvalError] = [*plan.problems, *tally.problems]
+    started = time.perf_counter()
+    folder = place(out)
+    shard_size = options.shard_size or task.shard_size
+    decides = {**task.decides(), "shard_size": shard_size}
+    with make_workers(options.engine, options.threads, options.client) as workers:
+        listing = task.list_split(gts, preds, workers.open)
+        _stop_early(task, listing, options.on_error)
+        fingerprint = parts.fingerprint(listing.manifest, decides)
+        context = workers.context(folder, fingerprint, gts, preds if listing.preds_are_files else None)
+        facts: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "kind": task.word,
+            "complete": False,
+            "fingerprint": fingerprint,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "decides": decides,
+            "on_error": options.on_error,
+            "images": listing.images,
+            "engine": workers.facts(),
+            "gts": gts,
+            "preds": preds,
+            "entry": run_folder.make_entry(options.entry),
+            "labels": task.labels(),
+            "notes": list(listing.notes),
+        }
+        previous = run_folder.begin(folder, facts, resume=options.resume, overwrite=options.overwrite)
+        if previous.get("complete") and options.on_error == "stop":
+            facts["on_error"] = previous["on_error"]  # what was left out then does not undo the run now
+        write_table(folder / manifest.FILE, listing.manifest, rows_per_group=manifest.ROWS_PER_GROUP)
+        listed = time.perf_counter()
+        with workers.executor(context) as executor:
+            cut = shards.cut(listing.images, shard_size)
+            counted = _score_shards(ShardWork(task, context), cut, executor, options)
     facts |= {
-        "images_scored": tally.scored,
-        "images_void": tally.counts["status void"],
-        "images_failed": tally.counts["status error"],
-        "images_resumed": resumed,
-        "warning_count": tally.counts["warnings"],
-        "warnings": tally.warnings,
-        "problem_count": len(problems),
-        "problems": [error_facts(problem) for problem in problems[:PROBLEMS_KEPT]],
-        "workers": workers,
+        **_counted(task, counted, listing),
         "seconds": {
             "listing": round(listed - started, 6),
             "scoring": round(time.perf_counter() - listed, 6),
         },
     }
-    if problems and (facts["on_error"] == "stop" or tally.scored == 0):
+    problems = [*listing.problems, *counted.summary.problems]
+    if problems and (facts["on_error"] == "stop" or counted.summary.scored == 0):
         run_folder.write_facts(folder, facts)
+        raise _refused(problems, counted.summary)
+    registry.module("results", task.word).finish(folder, facts, resamples=options.bootstrap)
+    return folder
+
+
+def _stop_early(task: Task[Any, Any], listing: Listing, on_error: str) -> None:
+    """Where most predictions are missing, the wrong folder was given: say so before scoring the rest."""
+    missing = sum(isinstance(problem, MissingPrediction) for problem in listing.problems)
+    if on_error == "stop" and missing * 2 > listing.images:
         raise SplitProblems(
-            "the split has problems" if tally.scored else "not one image could be scored",
-            problems,
-            found=f"{len(problems)} in {plan.images} images",
-            fix="mend them and score again with --overwrite, or leave them out with --resume --on-error skip"
-            if tally.scored
-            else None,
+            "most predictions are missing",
+            listing.problems,
+            found=f"{listing.images - missing} predictions for {listing.images} ground truths",
+            fix=f"check the folders and {task.suffix_option}; --on-error skip or void scores an incomplete "
+            "split",
         )
-    finish(facts, tally)
+
+
+def _refused(problems: Sequence[GpuEvalError], summary: Summary) -> SplitProblems:
+    return SplitProblems(
+        "the split has problems" if summary.scored else "not one image could be scored",
+        problems,
+        found=f"{len(problems)} in {summary.images} images",
+        fix="mend them and score again with --overwrite, or leave them out with --resume --on-error skip"
+        if summary.scored
+        else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """All shards of a run: how many images of it an earlier run had scored, and each worker's part."""
+
+    summary: Summary
+    resumed: int
+    by_worker: Mapping[str, Summary]
+
+
+def _counted(task: Task[Any, Any], counted: _Counted, listing: Listing) -> dict[str, Any]:
+    """What run.json tells of the scored shards."""
+    summary = counted.summary
+    problems = [*listing.problems, *summary.problems]
+    return {
+        **task.told(summary),
+        "images_scored": summary.scored,
+        "images_void": summary.counts["status void"],
+        "images_failed": summary.counts["status error"],
+        "images_resumed": counted.resumed,
+        "warning_count": summary.counts["warnings"],
+        "warnings": summary.warnings,
+        "problem_count": len(problems),
+        "problems": [error_facts(problem) for problem in problems[:PROBLEMS_KEPT]],
+        "workers": [
+            {
+                "worker": name,
+                "images": of_worker.images,
+                "seconds": {stage: round(seconds, 6) for stage, seconds in sorted(of_worker.seconds.items())},
+            }
+            for name, of_worker in sorted(counted.by_worker.items())
+        ],
+    }
 
 
 def _score_shards(
-    work: ShardWork[Any, Any],
-    shards: Sequence[Shard],
-    executor: runner.Executor,
-    resume: bool,
-    images: int,
-    progress: Callable[[Progress], None] | None,
-) -> tuple[Tally, int, list[dict[str, Any]]]:
-    """The tally of all shards, how many images of it an earlier run had scored, and each worker's part."""
-    tally = Tally()
-    todo = []
-    for shard in shards:
-        if resume and work.is_done(shard):
-            tally += work.recall(shard)
+    work: ShardWork[Any, Any], cut: Sequence[Shard], executor: loop.Executor, options: Options
+) -> _Counted:
+    """Recall the shards that are done, where a run is resumed, and score the others."""
+    summary = Summary()
+    todo: list[Shard] = []
+    images = sum(shard.last - shard.first for shard in cut)
+    for shard in cut:
+        if options.resume and work.is_done(shard):
+            summary += work.recall(shard)
         else:
             todo.append(shard)
-    resumed = tally.images
+    resumed = summary.images
     begun = time.perf_counter()
-    by_worker: defaultdict[str, Tally] = defaultdict(Tally)
+    by_worker: defaultdict[str, Summary] = defaultdict(Summary)
 
     def tell() -> None:
-        if progress is not None:
+        if options.progress is not None:
             seconds = time.perf_counter() - begun
-            progress(Progress(tally.images, images, resumed, seconds, max(1, len(by_worker))))
+            workers = max(1, len(by_worker))
+            options.progress(Progress(summary.images, images, resumed, seconds, workers))
 
     tell()
-    for done in runner.run(todo, executor, work):
-        tally += done.summary
+    for done in loop.run(todo, executor, work):
+        summary += done.summary
         worker = by_worker[done.worker]
         worker.images += done.summary.images
         worker.seconds += done.summary.seconds
         tell()
-    return (
-        tally,
-        resumed,
-        [
-            {
-                "worker": name,
-                "images": part.images,
-                "seconds": {stage: round(seconds, 6) for stage, seconds in sorted(part.seconds.items())},
-            }
-            for name, part in sorted(by_worker.items())
-        ],
-    )
+    return _Counted(summary, resumed, by_worker)

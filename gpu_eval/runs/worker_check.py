@@ -8,17 +8,17 @@ import socket
 import uuid
 from dataclasses import dataclass, field
 
-from gpu_eval.engines.engine import make_engine
+from gpu_eval.engines.choose import make_engine
 from gpu_eval.errors import GpuEvalError
 from gpu_eval.inputs.sources import open_source
-from gpu_eval.run_folder import folder as run_folder
+from gpu_eval.run_folder.folder import read_facts
 from gpu_eval.storage import is_leftover, place, write
 
 PACKAGES = ("gpu-eval", "numpy", "pyarrow", "numba", "distributed", "fsspec")
 
 
 @dataclass(slots=True)
-class View:
+class WorkerView:
     """One worker's answers. `problems` are sentences; none means that it can work."""
 
     host: str
@@ -28,18 +28,18 @@ class View:
     problems: list[str] = field(default_factory=list)
 
 
-def look(
+def check(
     engine: str,
     inputs: tuple[str, ...] = (),
     output: str | None = None,
     fingerprint: str | None = None,
-) -> View:
+) -> WorkerView:
     """Whether this process has the engine, sees each of `inputs`, and can write to the folder `output`.
 
     With `fingerprint` the run that has it must lie in `output`: a folder of the same name on another
     machine's own disk would swallow the results.
     """
-    view = View(socket.gethostname(), {"python": platform.python_version()})
+    view = WorkerView(socket.gethostname(), {"python": platform.python_version()})
     for package in PACKAGES:
         try:
             view.versions[package] = importlib.metadata.version(package)
@@ -65,7 +65,7 @@ def _output_problems(output: str, fingerprint: str | None) -> list[str]:
     folder = place(output)
     if fingerprint is not None:
         try:
-            there = run_folder.read_facts(folder).get("fingerprint")
+            there = read_facts(folder).get("fingerprint")
         except GpuEvalError as error:
             return [f"does not see the run that was begun in {output}: {error}"]
         if there != fingerprint:

@@ -9,14 +9,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpu_eval.engines.engine import ENGINES, make_engine
+from gpu_eval.engines.choose import ENGINES, make_engine
 from gpu_eval.errors import ClusterError, OptionError
 from gpu_eval.inputs.sources import Source, open_source
-from gpu_eval.runs.worker_check import View, look
+from gpu_eval.runs.worker_check import WorkerView, check
 from gpu_eval.scheduling.loop import Executor, InProcessExecutor
 from gpu_eval.storage import Place
-from gpu_eval.tasks import process_cache as workplace
-from gpu_eval.tasks.process_cache import Tools, Workplace
+from gpu_eval.tasks import process_cache
+from gpu_eval.tasks.process_cache import Resources, RunContext
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -27,29 +27,29 @@ Location = str | os.PathLike[str]
 PATIENCE = 300.0
 
 
-class Crew(Protocol):
+class Workers(Protocol):
     """Those who work on a run; a context manager that holds the run's sources open."""
 
-    def __enter__(self) -> Crew: ...
+    def __enter__(self) -> Workers: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
     def open(self, location: Location) -> Source:
-        """The source at a location, closed with the crew. Raises UnreadableSource as `open_source`."""
+        """The source at a location, closed with the workers. Raises UnreadableSource as `open_source`."""
 
-    def workplace(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> Workplace:
-        """Where everyone of the crew reads and writes."""
+    def context(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> RunContext:
+        """Where all of them read and write."""
 
     def facts(self) -> Mapping[str, Any]:
         """The engine, for run.json."""
 
-    def executor(self, here: Workplace) -> AbstractContextManager[Executor]:
+    def executor(self, here: RunContext) -> AbstractContextManager[Executor]:
         """Where the shards of the run at `here`, which has begun, are scored."""
 
 
-def make_crew(engine: str, threads: int | None, client: Client | None) -> Crew:
+def make_workers(engine: str, threads: int | None, client: Client | None) -> Workers:
     """The workers of `client`'s cluster, or this process.
 
     Raises OptionError or EngineUnavailable for an engine that cannot be had, before anything is listed.
@@ -62,7 +62,7 @@ def make_crew(engine: str, threads: int | None, client: Client | None) -> Crew:
 
 
 class _Sources:
-    """The part that crews share: sources are opened for listing and closed at the end."""
+    """The part that both share: sources are opened for listing and closed at the end."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -92,8 +92,8 @@ class ThisProcess(_Sources):
     def __enter__(self) -> ThisProcess:
         return self
 
-    def workplace(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> Workplace:
-        return Workplace(
+    def context(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> RunContext:
+        return RunContext(
             str(folder), fingerprint, str(gts), None if preds is None else str(preds), *self._asked
         )
 
@@ -101,12 +101,12 @@ class ThisProcess(_Sources):
         return {"name": self._engine.name, "why": self._why, "device": self._engine.describe()}
 
     @contextmanager
-    def executor(self, here: Workplace) -> Iterator[Executor]:
+    def executor(self, here: RunContext) -> Iterator[Executor]:
         gts = self._sources[here.gts]
         preds = gts if here.preds is None else self._sources[here.preds]
         # One thread means one core: no second shard is scored while the first is written.
         executor = InProcessExecutor(window=1 if here.threads == 1 else 2)
-        with workplace.furnished(here, Tools(self._engine, self._why, gts, preds)):
+        with process_cache.lent(here, Resources(self._engine, gts, preds)):
             try:
                 yield executor
             finally:
@@ -129,9 +129,9 @@ class Cluster(_Sources):
     def __enter__(self) -> Cluster:
         return self
 
-    def workplace(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> Workplace:
+    def context(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> RunContext:
         there = None if preds is None else _everywhere(preds)
-        return Workplace(
+        return RunContext(
             _everywhere(folder), fingerprint, _everywhere(gts), there, self._engine, self._threads
         )
 
@@ -147,7 +147,7 @@ class Cluster(_Sources):
         }
 
     @contextmanager
-    def executor(self, here: Workplace) -> Iterator[Executor]:
+    def executor(self, here: RunContext) -> Iterator[Executor]:
         from gpu_eval.scheduling import dask_executor as cluster
 
         inputs = (here.gts, *([] if here.preds is None else [here.preds]))
@@ -173,8 +173,8 @@ def ask(
     fingerprint: str | None = None,
     *,
     patience: float = PATIENCE,
-) -> dict[str, View | BaseException]:
-    """What each worker that is to score with `engine` sees, by its address; see `look`.
+) -> dict[str, WorkerView | BaseException]:
+    """What each worker that is to score with `engine` sees, by its address; see `worker_check.check`.
 
     Raises ClusterError if one does not answer, or if there is none after `patience` seconds.
     """
@@ -184,7 +184,7 @@ def ask(
     there = None if output is None else _everywhere(output)
     question = (engine, tuple(map(_everywhere, inputs)), there, fingerprint)
     return cluster.ask_workers(
-        client, look, *question, workers=cluster.workers_with(client, _needs(client, engine))
+        client, check, *question, workers=cluster.workers_with(client, _needs(client, engine))
     )
 
 
@@ -195,16 +195,16 @@ def _needs(client: Client, engine: str) -> dict[str, float] | None:
     return cluster.gpu_resources(client) if engine == "cuda" else None
 
 
-def _views(client: Client, *question: Any) -> dict[str, View]:
+def _views(client: Client, *question: Any) -> dict[str, WorkerView]:
     """What each worker sees. Raises ClusterError, which names those that cannot work and why."""
     views = ask(client, *question)
     problems = [
         f"{address} ({view.host}) {problem}"
         for address, view in sorted(views.items())
-        if isinstance(view, View)
+        if isinstance(view, WorkerView)
         for problem in view.problems
     ]
-    problems += [f"{address}: {view}" for address, view in views.items() if not isinstance(view, View)]
+    problems += [f"{address}: {view}" for address, view in views.items() if not isinstance(view, WorkerView)]
     if problems:
         raise ClusterError(
             f"{len(problems)} problems with the workers; nothing was scored",
@@ -212,4 +212,4 @@ def _views(client: Client, *question: Any) -> dict[str, View]:
             fix="give every worker what the engine needs, and paths or URLs that it sees; "
             "`gpu-eval worker-check` asks them again",
         )
-    return {address: view for address, view in views.items() if isinstance(view, View)}
+    return {address: view for address, view in views.items() if isinstance(view, WorkerView)}

@@ -1,15 +1,15 @@
-"""The instance task: a shard's masks are counted against its gt, its part is committed, tallied."""
+"""The instance task: masks of predicted instances, scored by AP."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from gpu_eval.engines.engine import ImageOverlaps
+from gpu_eval.engines.instance import InstanceJob, InstanceResult
 from gpu_eval.errors import (
     FatalImage,
     InputError,
@@ -17,55 +17,95 @@ from gpu_eval.errors import (
     MissingPrediction,
     UnreadableFile,
 )
-from gpu_eval.inputs.instance_split import InstanceImage, Rle
+from gpu_eval.inputs.coco import read_split_coco
+from gpu_eval.inputs.instance_split import InstanceImage, Prediction, Rle, read_split
+from gpu_eval.inputs.source import Entry, Source
 from gpu_eval.labels.instance_space import InstanceSpace
 from gpu_eval.metrics.matching import InstanceTable, image_table
+from gpu_eval.run_folder import instance_schema as schema
 from gpu_eval.run_folder import instance_tables, manifest
 from gpu_eval.run_folder.instance_tables import ListedPrediction
-from gpu_eval.tasks.process_cache import Tools, Workplace
-from gpu_eval.tasks.summary import Tally, count_values, error_facts, to_error
-from gpu_eval.tasks.task import ShardWork
-
-# In the order of writing: the images table is the commit.
-PART_TABLES = ("intersections", "instances", "images")
-
-# Columns of the images table: files by who decoded them.
-DECODERS = ("simd", "cuda", "pillow", "rle")
+from gpu_eval.run_folder.schema import ENTRY, RunTables
+from gpu_eval.tasks.summary import Summary, error_facts, to_error
+from gpu_eval.tasks.task import Listing, Task
+from gpu_eval.version import __version__
 
 # What is wrong with lists: engines see none, listing the split has told it in full.
 OF_LISTS = (MissingPrediction, MalformedPredictions)
 
 
 @dataclass(frozen=True)
-class InstanceWork(ShardWork[InstanceImage, ImageOverlaps]):
-    """The work on predicted instances.
+class InstanceTask(Task[InstanceImage, InstanceResult]):
+    """Scoring predicted instances of the classes of `space`.
 
-    `area` is the range of gt pixels that counts. With `void_on_error` an image with a missing or broken
-    prediction is counted as one without predictions.
+    `area` is the range of gt pixels that counts. The suffixes are the space's unless given. With
+    `void_on_error` an image with a missing or broken prediction is counted as one without predictions.
     """
 
-    part_tables = PART_TABLES
-    told_by = ("images",)
+    word = "instance"
+    suffix_option = "--list-suffix"
+    decoders = ("simd", "cuda", "pillow", "rle")  # each a column of the images table
+    summarized = ("images",)
+    shard_size = 128
 
-    workplace: Workplace
     space: InstanceSpace
     area: tuple[float, float]
+    gt_suffix: str | None
+    list_suffix: str | None
     void_on_error: bool
 
+    def list_split(self, gts: str, preds: str, open_source: Callable[[str], Source]) -> Listing:
+        gt_source = open_source(gts)
+        is_coco = preds.lower().endswith(".json")
+        if is_coco:
+            split = read_split_coco(gt_source, preds, self.space, gt_suffix=self.gt_suffix)
+        else:
+            split = read_split(
+                gt_source,
+                open_source(preds),
+                self.space,
+                gt_suffix=self.gt_suffix,
+                list_suffix=self.list_suffix,
+            )
+        notes = list(split.notes)
+        if split.skipped:
+            notes.append(f"{split.skipped} predictions of labels that are not evaluated were left out")
+        return Listing(to_manifest(split.images), split.problems, notes, preds_are_files=not is_coco)
+
+    def decides(self) -> Mapping[str, Any]:
+        return {
+            "version": __version__,
+            "labels": self.space.digest(),
+            "area": schema.area_facts(self.area),
+            "void_on_error": self.void_on_error,
+        }
+
+    def labels(self) -> Mapping[str, Any]:
+        return schema.describe_labels(self.space)
+
+    @property
+    def tables(self) -> RunTables:
+        return schema.tables()
+
     def images(self, rows: pa.Table) -> list[InstanceImage]:
-        return manifest.to_images(rows)
+        return to_images(rows)
 
-    def count(self, images: Sequence[InstanceImage], tools: Tools) -> list[ImageOverlaps]:
-        return tools.engine.overlaps(images, tools.gts, tools.preds)
+    @property
+    def job(self) -> InstanceJob:
+        return InstanceJob()
 
-    def is_unread(self, result: ImageOverlaps) -> bool:
+    def is_unread(self, result: InstanceResult) -> bool:
         return any(isinstance(error, UnreadableFile) for error in result.errors)
 
-    def given_up(self, error: FatalImage) -> ImageOverlaps:
-        return ImageOverlaps(errors=[error])
+    def given_up(self, error: FatalImage) -> InstanceResult:
+        return InstanceResult(errors=[error])
 
     def part(
-        self, first: int, images: Sequence[InstanceImage], results: Sequence[ImageOverlaps]
+        self,
+        first: int,
+        images: Sequence[InstanceImage],
+        results: Sequence[InstanceResult],
+        preds: str | None,
     ) -> dict[str, pa.Table]:
         rows: list[dict[str, Any]] = []
         tables: list[InstanceTable] = []
@@ -85,9 +125,9 @@ class InstanceWork(ShardWork[InstanceImage, ImageOverlaps]):
                     "height": height,
                     "width": width,
                     "predictions": len(predictions),
-                    **{name: result.decoders[name] for name in DECODERS},
+                    **{name: result.decoders[name] for name in self.decoders},
                     "status": "void" if counts_void else "error" if broken else "ok",
-                    "errors": [error_facts(e) for e in (*self._list_errors(image), *result.errors)],
+                    "errors": [error_facts(e) for e in (*_list_errors(image, preds), *result.errors)],
                 }
             )
             if broken and not counts_void:
@@ -112,32 +152,74 @@ class InstanceWork(ShardWork[InstanceImage, ImageOverlaps]):
             )
         return instance_tables.part(rows, tables, listed, self.space, self.area)
 
-    def _list_errors(self, image: InstanceImage) -> list[InputError]:
-        """Why an image has no predictions to count, in short: no row is an error without a reason."""
-        if image.predictions is not None:
-            return []
-        preds = self.workplace.preds
-        if image.list_file is None:
-            return [
-                MissingPrediction(
-                    "no list of predictions for this ground truth", file=preds, expected=image.key
-                )
-            ]
-        file = image.list_file if preds is None else f"{preds}/{image.list_file}"
-        return [
-            MalformedPredictions(
-                "the list of predictions cannot be used",
-                file=file,
-                fix="run.json tells what is wrong with it",
-            )
-        ]
-
-    def tally(self, part: dict[str, pa.Table]) -> Tally:
+    def summary(self, part: Mapping[str, pa.Table]) -> Summary:
         images = part["images"]
-        tally = Tally(images.num_rows)
-        count_values(tally, "status", images["status"].value_counts().to_pylist())
-        for name in DECODERS:
-            tally.counts[f"decoder {name}"] = int(images[name].to_numpy().sum())
+        summary = Summary(images.num_rows)
+        summary.count_values("status", images["status"].value_counts().to_pylist())
+        for name in self.decoders:
+            summary.counts[f"decoder {name}"] = int(images[name].to_numpy().sum())
         problems = [to_error(row) for errors in images["errors"].to_pylist() for row in errors]
-        tally.problems = [problem for problem in problems if not isinstance(problem, OF_LISTS)]
-        return tally
+        summary.problems = [problem for problem in problems if not isinstance(problem, OF_LISTS)]
+        return summary
+
+
+def to_manifest(images: Sequence[InstanceImage]) -> pa.Table:
+    """The manifest of these images; `to_images` reads it back."""
+    columns = {
+        "key": pa.array([image.key for image in images], pa.string()),
+        "drive": pa.array([image.drive for image in images], pa.string()),
+    }
+    columns |= manifest.entry_columns("gt", [image.gt for image in images])
+    columns["list_file"] = pa.array([image.list_file for image in images], pa.string())
+    predictions = [
+        None if image.predictions is None else [_prediction_row(p) for p in image.predictions]
+        for image in images
+    ]
+    columns["predictions"] = pa.array(predictions, pa.list_(schema.PREDICTION))
+    return pa.table(columns, schema=schema.MANIFEST)
+
+
+def to_images(rows: pa.Table) -> list[InstanceImage]:
+    """The images of some rows of a manifest."""
+    names = ("key", "drive", "list_file", "predictions")
+    columns = [rows[name].to_pylist() for name in names]
+    return [
+        InstanceImage(key, drive, gt, None if listed is None else tuple(map(_prediction, listed)), list_file)
+        for key, drive, list_file, listed, gt in zip(*columns, manifest.entries(rows, "gt"), strict=True)
+        if gt is not None  # always: for the type checker
+    ]
+
+
+def _prediction_row(prediction: Prediction) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "label": prediction.label, "confidence": prediction.confidence, "line": prediction.line
+    }  # fmt: skip
+    mask = prediction.mask
+    if isinstance(mask, Rle):
+        return row | {"rle_height": mask.height, "rle_width": mask.width, "rle_counts": mask.counts}
+    return row | {name: getattr(mask, name) for name in ENTRY}
+
+
+def _prediction(row: dict[str, Any]) -> Prediction:
+    mask: Entry | Rle
+    if row["rle_counts"] is not None:
+        mask = Rle(row["rle_height"], row["rle_width"], row["rle_counts"])
+    else:
+        mask = Entry(*(row[name] for name in ENTRY))
+    return Prediction(mask, row["label"], row["confidence"], row["line"])
+
+
+def _list_errors(image: InstanceImage, preds: str | None) -> list[InputError]:
+    """Why an image has no predictions to count, in short: no row is an error without a reason."""
+    if image.predictions is not None:
+        return []
+    if image.list_file is None:
+        return [
+            MissingPrediction("no list of predictions for this ground truth", file=preds, expected=image.key)
+        ]
+    file = image.list_file if preds is None else f"{preds}/{image.list_file}"
+    return [
+        MalformedPredictions(
+            "the list of predictions cannot be used", file=file, fix="run.json tells what is wrong with it"
+        )
+    ]

@@ -1,76 +1,163 @@
-"""The semantic task: a shard's label maps are counted, its part is committed, a tally comes back."""
+"""The semantic task: label maps, scored by mIoU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from gpu_eval.engines.engine import ImageResult, ScoreTask
+from gpu_eval.engines.semantic import SemanticJob, SemanticResult, make_job
 from gpu_eval.errors import FatalImage, MissingPrediction, UnreadableFile
-from gpu_eval.inputs.pairs import Pair
+from gpu_eval.inputs.pairs import Pair, pair_up
+from gpu_eval.inputs.source import Source
 from gpu_eval.labels import LabelSpace
-from gpu_eval.run_folder import manifest
-from gpu_eval.run_folder import semantic_tables as tables
+from gpu_eval.run_folder import manifest, semantic_tables
+from gpu_eval.run_folder import semantic_schema as schema
+from gpu_eval.run_folder.schema import RunTables
 from gpu_eval.run_folder.semantic_tables import ImageRow
-from gpu_eval.tasks.process_cache import Tools, Workplace
-from gpu_eval.tasks.summary import FACTS, WARNINGS_KEPT, Tally, count_values, to_error
-from gpu_eval.tasks.task import ShardWork
-
-# In the order of writing: the images table is the commit.
-PART_TABLES = ("cells", "image_classes", "images")
+from gpu_eval.tasks.summary import WARNINGS_KEPT, Summary, error_facts, to_error
+from gpu_eval.tasks.task import Listing, Task
+from gpu_eval.version import __version__
 
 
 @dataclass(frozen=True)
-class SemanticWork(ShardWork[Pair, ImageResult]):
-    """The work on label maps."""
+class SemanticTask(Task[Pair, SemanticResult]):
+    """Scoring label maps of `space`.
 
-    part_tables = PART_TABLES
-    told_by = ("images", "cells")
+    The encodings, the suffixes and the resolution, (height, width) or None for the gt's own, are the label
+    space's unless given. With `void_on_error` an image whose prediction is missing or broken is counted as
+    predicted void everywhere. Raises OptionError for an encoding that the label space does not have.
+    """
 
-    workplace: Workplace
-    task: ScoreTask
-    labels: LabelSpace
+    word = "semantic"
+    suffix_option = "--pred-suffix"
+    decoders = ("simd", "cuda", "pillow")
+    summarized = ("images",)
+    shard_size = 512
+
+    space: LabelSpace
+    gt_encoding: str
+    pred_encoding: str
+    resolution: tuple[int, int] | None
+    gt_suffix: str
+    pred_suffix: str
+    void_on_error: bool
+
+    def __post_init__(self) -> None:
+        for encoding in (self.gt_encoding, self.pred_encoding):
+            self.space.encoding(encoding)
+
+    def list_split(self, gts: str, preds: str, open_source: Callable[[str], Source]) -> Listing:
+        gt_source, pred_source = open_source(gts), open_source(preds)
+        split = pair_up(
+            gt_source.entries(),
+            pred_source.entries(),
+            gt_suffix=self.gt_suffix,
+            pred_suffix=self.pred_suffix,
+            gt_location=gts,
+            pred_location=preds,
+            exclude=self.space.exclude,
+        )
+        return Listing(to_manifest(split.pairs), split.problems, split.notes)
+
+    def decides(self) -> Mapping[str, Any]:
+        return {
+            "version": __version__,
+            "labels": self.space.digest(),
+            "gt_encoding": self.gt_encoding,
+            "pred_encoding": self.pred_encoding,
+            "resolution": list(self.resolution) if self.resolution else "native",
+            "void_on_error": self.void_on_error,
+        }
+
+    def labels(self) -> Mapping[str, Any]:
+        return schema.describe_labels(self.space)
+
+    @property
+    def tables(self) -> RunTables:
+        return schema.tables([level.number for level in self.space.levels])
 
     def images(self, rows: pa.Table) -> list[Pair]:
-        return manifest.to_pairs(rows)
+        return to_pairs(rows)
 
-    def count(self, images: Sequence[Pair], tools: Tools) -> list[ImageResult]:
-        return tools.engine.score(images, tools.gts, tools.preds, self.task)
+    @property
+    def job(self) -> SemanticJob:
+        return make_job(
+            self.space,
+            gt_encoding=self.gt_encoding,
+            pred_encoding=self.pred_encoding,
+            resolution=self.resolution,
+            void_on_error=self.void_on_error,
+        )
 
-    def is_unread(self, result: ImageResult) -> bool:
+    def is_unread(self, result: SemanticResult) -> bool:
         return isinstance(result.error, UnreadableFile)
 
-    def given_up(self, error: FatalImage) -> ImageResult:
-        return ImageResult(error=error)
+    def given_up(self, error: FatalImage) -> SemanticResult:
+        return SemanticResult(error=error)
 
-    def part(self, first: int, images: Sequence[Pair], results: Sequence[ImageResult]) -> dict[str, pa.Table]:
+    def part(
+        self,
+        first: int,
+        images: Sequence[Pair],
+        results: Sequence[SemanticResult],
+        preds: str | None,  # noqa: ARG002
+    ) -> dict[str, pa.Table]:
         rows = [_row(first + i, pair, results[i]) for i, pair in enumerate(images)]
-        return tables.part(rows, [result.confusion for result in results], self.labels)
+        return semantic_tables.part(rows, [result.confusion for result in results], self.space)
 
-    def tally(self, part: dict[str, pa.Table]) -> Tally:
+    def summary(self, part: Mapping[str, pa.Table]) -> Summary:
         images = part["images"]
-        tally = Tally(images.num_rows, confusion=tables.total_of_cells(part["cells"], self.labels.n_classes))
+        summary = Summary(images.num_rows)
         for name in ("status", "decoder"):
-            count_values(tally, name, images[name].drop_null().value_counts().to_pylist())
+            summary.count_values(name, images[name].drop_null().value_counts().to_pylist())
         for name in ("gt_outside", "pred_outside"):
-            tally.counts[name] += int(images[name].drop_null().to_numpy().sum())
-        tally.counts["warnings"] += images.num_rows - images["warning"].null_count
-        tally.warnings = [
+            summary.counts[name] += int(images[name].drop_null().to_numpy().sum())
+        summary.counts["warnings"] += images.num_rows - images["warning"].null_count
+        summary.warnings = [
             f"{key}: {warning}"
             for key, warning in zip(images["key"].to_pylist(), images["warning"].to_pylist(), strict=True)
             if warning is not None
         ][:WARNINGS_KEPT]
-        columns = ["error_kind", "error", *(f"error_{name}" for name in FACTS[1:])]
-        failed = images.filter(images["error_kind"].is_valid()).select(columns)
-        problems = [to_error(row) for row in failed.rename_columns(["kind", *FACTS]).to_pylist()]
+        problems = [to_error(row) for errors in images["errors"].to_pylist() for row in errors]
         # Missing predictions are left out: pairing has told them.
-        tally.problems = [e for e in problems if not isinstance(e, MissingPrediction)]
-        return tally
+        summary.problems = [e for e in problems if not isinstance(e, MissingPrediction)]
+        return summary
+
+    def told(self, summary: Summary) -> Mapping[str, Any]:
+        outside = {name: summary.counts[name] for name in ("gt_outside", "pred_outside")}
+        return {**super().told(summary), **outside}
 
 
-def _row(image_id: int, pair: Pair, result: ImageResult) -> ImageRow:
+def to_manifest(pairs: Sequence[Pair]) -> pa.Table:
+    """The manifest of these pairs; `to_pairs` reads it back."""
+    columns = {
+        "key": pa.array([pair.key for pair in pairs], pa.string()),
+        "drive": pa.array([pair.drive for pair in pairs], pa.string()),
+    }
+    columns |= manifest.entry_columns("gt", [pair.gt for pair in pairs])
+    columns |= manifest.entry_columns("pred", [pair.pred for pair in pairs])
+    return pa.table(columns, schema=schema.MANIFEST)
+
+
+def to_pairs(rows: pa.Table) -> list[Pair]:
+    """The pairs of some rows of a manifest."""
+    columns = (
+        rows["key"].to_pylist(),
+        rows["drive"].to_pylist(),
+        manifest.entries(rows, "gt"),
+        manifest.entries(rows, "pred"),
+    )
+    return [
+        Pair(key, drive, gt, pred)
+        for key, drive, gt, pred in zip(*columns, strict=True)
+        if gt is not None  # always: for the type checker
+    ]
+
+
+def _row(image_id: int, pair: Pair, result: SemanticResult) -> ImageRow:
     gt_height, gt_width = result.gt_size or (None, None)
     pred_height, pred_width = result.pred_size or (None, None)
     counted = result.confusion is not None
@@ -87,12 +174,7 @@ def _row(image_id: int, pair: Pair, result: ImageResult) -> ImageRow:
         pred_width=pred_width,
         decoder=result.decoder,
         status=status,
-        error_kind=result.error.kind if result.error else None,
-        error=result.error.message if result.error else None,
-        error_file=result.error.file if result.error else None,
-        error_found=result.error.found if result.error else None,
-        error_expected=result.error.expected if result.error else None,
-        error_fix=result.error.fix if result.error else None,
+        errors=[] if result.error is None else [error_facts(result.error)],
         warning=result.warning,
         gt_outside=result.gt_outside if counted else None,
         pred_outside=result.pred_outside if counted else None,

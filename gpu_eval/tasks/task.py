@@ -1,45 +1,94 @@
-"""A shard's work, whatever the task: count its images, commit its part, send back a tally."""
+"""What a task is: the contract that every way of scoring a split fulfils, and the work on a shard of it.
+
+A task is a small frozen value with the options of a run: it travels to the processes that score. Its methods
+stand in the order in which a run calls them. `docs/adding_a_task.md` walks through them.
+"""
 
 from __future__ import annotations
 
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 
-from gpu_eval.errors import FatalImage, UnreadableSource
-from gpu_eval.scheduling import shards as sharding
+from gpu_eval.engines.engine import Job
+from gpu_eval.errors import FatalImage, InputError, UnreadableSource
+from gpu_eval.inputs.source import Source
+from gpu_eval.run_folder import parts
+from gpu_eval.run_folder.schema import RunTables
 from gpu_eval.scheduling.fatal_images import find_poison
 from gpu_eval.scheduling.shards import Shard
-from gpu_eval.tasks import process_cache as workplace
-from gpu_eval.tasks.process_cache import Tools, Workplace
-from gpu_eval.tasks.summary import Tally, fatal_image
+from gpu_eval.tasks.process_cache import RunContext, resources
+from gpu_eval.tasks.summary import Summary, fatal_image
 
 Image = TypeVar("Image")
 Result = TypeVar("Result")
 
 
-class ShardWork(ABC, Generic[Image, Result]):
-    """Everything needed to score any shard of a run, in any process that sees its files; it travels.
+@dataclass(frozen=True)
+class Listing:
+    """A split that was listed: the manifest of what is to be scored, what is wrong, and what was assumed.
 
-    `part_tables` are a part's tables in the order of writing, the last one is the commit; `told_by` those
-    that a tally is made of.
+    `preds_are_files` is False where the predictions stand in the manifest itself.
     """
 
-    workplace: Workplace
-    part_tables: ClassVar[tuple[str, ...]]
-    told_by: ClassVar[tuple[str, ...]]
+    manifest: pa.Table
+    problems: Sequence[InputError]
+    notes: Sequence[str]
+    preds_are_files: bool = True
+
+    @property
+    def images(self) -> int:
+        return int(self.manifest.num_rows)
+
+
+class Task(ABC, Generic[Image, Result]):
+    """One way of scoring a split, with its options.
+
+    `word` is the task's in the registry; `shard_size` images make a part unless the user says otherwise.
+    `suffix_option` is what to recommend where most predictions are missing. `decoders` are those that its
+    engines name; `summarized` the tables of a part that a summary is made of.
+    """
+
+    word: ClassVar[str]
+    suffix_option: ClassVar[str]
+    decoders: ClassVar[tuple[str, ...]]
+    summarized: ClassVar[tuple[str, ...]]
+    shard_size: ClassVar[int]
+
+    # --- the split ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def list_split(self, gts: str, preds: str, open_source: Callable[[str], Source]) -> Listing:
+        """What lies at these places, paired. Raises InputError where nothing can be scored."""
+
+    @abstractmethod
+    def decides(self) -> Mapping[str, Any]:
+        """Everything but the files that decides the numbers, for run.json and the fingerprint."""
+
+    @abstractmethod
+    def labels(self) -> Mapping[str, Any]:
+        """The classes, for run.json: enough to compute every score again."""
+
+    # --- a shard --------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def tables(self) -> RunTables:
+        """All tables of its runs."""
 
     @abstractmethod
     def images(self, rows: pa.Table) -> list[Any]:
         """The images (with a gt each) of some rows of the manifest."""
 
+    @property
     @abstractmethod
-    def count(self, images: Sequence[Image], tools: Tools) -> list[Result]:
-        """What the engine makes of each image."""
+    def job(self) -> Job[Image, Result]:
+        """What an engine must know."""
 
     @abstractmethod
     def is_unread(self, result: Result) -> bool:
@@ -50,34 +99,54 @@ class ShardWork(ABC, Generic[Image, Result]):
         """The result of an image that is not to be touched again."""
 
     @abstractmethod
-    def part(self, first: int, images: Sequence[Image], results: Sequence[Result]) -> dict[str, pa.Table]:
-        """The part's tables; `first` is the number of the first image."""
+    def part(
+        self, first: int, images: Sequence[Image], results: Sequence[Result], preds: str | None
+    ) -> dict[str, pa.Table]:
+        """The part's tables; `first` is the number of the first image, `preds` where predictions lie."""
 
     @abstractmethod
-    def tally(self, part: dict[str, pa.Table]) -> Tally:
-        """The summary of a part, from the tables `told_by`."""
+    def summary(self, part: Mapping[str, pa.Table]) -> Summary:
+        """The summary of a part, from the tables `summarized`."""
 
-    def __call__(self, shard: Shard) -> Tally:
+    # --- the whole run --------------------------------------------------------------------------------
+
+    def told(self, summary: Summary) -> Mapping[str, Any]:
+        """What run.json tells of a summary besides what it tells of every task's."""
+        return {"decoders": {name: summary.counts[f"decoder {name}"] for name in self.decoders}}
+
+
+@dataclass(frozen=True)
+class ShardWork(Generic[Image, Result]):
+    """Everything needed to score any shard of a run, in any process that sees its files; it travels."""
+
+    task: Task[Image, Result]
+    context: RunContext
+
+    def __call__(self, shard: Shard) -> Summary:
         """Score a shard and commit its part."""
-        images = self.images(workplace.rows(self.workplace, shard.first, shard.last))
+        images = self._images(shard.first, shard.last)
         fatal = {image - shard.first for image in shard.poisoned}
-        with workplace.at(self.workplace) as tools:
-            results = iter(self.count([image for i, image in enumerate(images) if i not in fatal], tools))
+        with resources(self.context) as here:
+            safe = [image for i, image in enumerate(images) if i not in fatal]
+            results = iter(here.engine.count(self.task.job, safe, here.gts, here.preds))
             ordered = [
-                self.given_up(fatal_image(f"{tools.gts.location}/{image.gt.name}"))
+                self.task.given_up(fatal_image(f"{here.gts.location}/{image.gt.name}"))
                 if i in fatal
                 else next(results)
                 for i, image in enumerate(images)
             ]
-            seconds = tools.engine.take_seconds()
+            seconds = here.engine.take_seconds()
         self._check_read(ordered)
         scored = time.perf_counter()
-        part = self.part(shard.first, images, ordered)
-        tables = {name: part[name] for name in self.part_tables}
-        sharding.commit(self.workplace.folder, shard, tables, self.workplace.fingerprint)
-        tally = self.tally(part)
-        tally.seconds.update({**seconds, "write": time.perf_counter() - scored})
-        return tally
+        part = self.task.part(shard.first, images, ordered, self.context.preds)
+        tables = {name: part[name] for name in self.task.tables.parts}
+        parts.commit(self.context.folder, shard.number, tables, self.context.fingerprint)
+        summary = self.task.summary(part)
+        summary.seconds.update({**seconds, "write": time.perf_counter() - scored})
+        return summary
+
+    def _images(self, first: int, last: int) -> list[Any]:
+        return self.task.images(self.context.manifest(first, last))
 
     def _check_read(self, results: Sequence[Result]) -> None:
         """Refuse a shard of which nothing could be read: it is this process that does not see the files.
@@ -85,8 +154,8 @@ class ShardWork(ABC, Generic[Image, Result]):
         A worker that joins late, on a machine where a folder is not mounted, would turn good images into
         error rows. Of a single image nobody can tell.
         """
-        if len(results) > 1 and all(map(self.is_unread, results)):
-            places = " or ".join(filter(None, (self.workplace.gts, self.workplace.preds)))
+        if len(results) > 1 and all(map(self.task.is_unread, results)):
+            places = " or ".join(filter(None, (self.context.gts, self.context.preds)))
             raise UnreadableSource(
                 "no image of a shard can be read here",
                 file=places,
@@ -96,9 +165,9 @@ class ShardWork(ABC, Generic[Image, Result]):
 
     def try_image(self, image: int) -> None:
         """Count one image and forget it: what it does to the process is the answer."""
-        images = self.images(workplace.rows(self.workplace, image, image + 1))
-        with workplace.at(self.workplace) as tools:
-            self.count(images, tools)
+        images = self._images(image, image + 1)
+        with resources(self.context) as here:
+            here.engine.count(self.task.job, images, here.gts, here.preds)
 
     def isolate(self, shard: Shard) -> tuple[int, ...]:
         """The images of a shard that kill the process that scores them."""
@@ -106,10 +175,9 @@ class ShardWork(ABC, Generic[Image, Result]):
 
     def is_done(self, shard: Shard) -> bool:
         """Whether an earlier run has committed the shard. Raises CorruptRun for a foreign part."""
-        here = self.workplace
-        return sharding.is_committed(here.folder, shard, self.part_tables, here.fingerprint)
+        here = self.context
+        return parts.is_committed(here.folder, shard.number, list(self.task.tables.parts), here.fingerprint)
 
-    def recall(self, shard: Shard) -> Tally:
-        """The tally of a shard that an earlier run has committed."""
-        folder = self.workplace.folder
-        return self.tally({name: sharding.read_parts(folder, name, [shard]) for name in self.told_by})
+    def recall(self, shard: Shard) -> Summary:
+        """The summary of a shard that an earlier run has committed."""
+        return self.task.summary(parts.read(self.context.folder, shard.number, self.task.summarized))
