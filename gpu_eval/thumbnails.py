@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from gpu_eval.engines.resize import index_table
+from gpu_eval.engines.semantic import to_classes
 from gpu_eval.errors import GpuEvalError, InputError, OptionError
 from gpu_eval.inputs import png
 from gpu_eval.inputs.sources import Entry, Source, open_source
@@ -22,7 +23,8 @@ from gpu_eval.labels import Labels, LabelSpace, as_labels
 from gpu_eval.page import findings
 from gpu_eval.page.worst_images import ERROR_COLOURS, Pictures, Thumbnail, worst_images
 from gpu_eval.results.semantic_run import Run
-from gpu_eval.run_folder.folder import MANIFEST
+from gpu_eval.run_folder import manifest
+from gpu_eval.run_folder.schema import ENTRY
 from gpu_eval.storage import read_table
 
 WORST = 8
@@ -104,10 +106,9 @@ def _read(run: Run, side: str, location: str | None, names: Sequence[str]) -> li
 
 
 def _entries(run: Run, side: str, names: Sequence[str]) -> list[Entry]:
-    columns = [f"{side}_{name}" for name in ("name", "size", "stamp", "offset")]
-    manifest = read_table(run.folder / MANIFEST, columns)
-    table = manifest.filter(pc.is_in(manifest[columns[0]], pa.array(names, pa.string())))
-    found = {row[columns[0]]: Entry(*(row[column] for column in columns)) for row in table.to_pylist()}
+    rows = read_table(run.folder / manifest.FILE, [f"{side}_{name}" for name in ENTRY])
+    rows = rows.filter(pc.is_in(rows[f"{side}_name"], pa.array(names, pa.string())))
+    found = {entry.name: entry for entry in manifest.entries(rows, side) if entry is not None}
     return [found[name] for name in names]
 
 
@@ -124,9 +125,7 @@ def _listed(source: Source, names: Sequence[str]) -> list[Entry]:
 
 def _classes(data: bytes, file: str, table: npt.NDArray[np.uint16], n_classes: int) -> Map:
     """The classes of a label map; void, and what is outside the encoding, is `n_classes`."""
-    values = png.decode(data, file)
-    classes = np.where(values < 256, table[np.minimum(values, 255)], n_classes)
-    return np.minimum(classes, n_classes).astype(np.uint16)
+    return np.minimum(to_classes(png.decode(data, file), table, n_classes), np.uint16(n_classes))
 
 
 def _thumbnail(image_id: int, gt: Map, pred: Map, labels: LabelSpace) -> Thumbnail:

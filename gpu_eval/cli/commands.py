@@ -1,4 +1,4 @@
-"""The command line: the only file that prints or exits.
+"""The commands. Printing is `console`'s; only this file exits.
 
 Exit codes: 0 done, 2 bad input or a run that cannot be used, 3 a run is worse than `compare
 --fail-if-worse` allows, 1 internal error, 130 Ctrl-C.
@@ -176,18 +176,12 @@ def instances(gts: str, preds: str, out: str, output: str, **options: Any) -> No
 
 
 def _show(run: Any, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
-    """Notes and scores of a run of either kind."""
-    from gpu_eval.cli import show_instance, show_semantic
-    from gpu_eval.results.instance_run import InstanceRun
+    """Notes and scores of a run of any task."""
+    from gpu_eval import registry
 
-    if isinstance(run, InstanceRun):
-        if level is not None:
-            raise OptionError("a run of instances has no levels", found=f"--level {level}")
-        show_instance.show_instance_notes(run)
-        show_instance.show_instance_run(run, output, protocol=protocol)
-    else:
-        show_semantic.show_notes(run)
-        show_semantic.show_run(run, output, level=level, protocol=protocol)
+    view = registry.module("cli", run.kind)
+    view.notes(run)
+    view.show(run, output, level=level, protocol=protocol)
 
 
 @main.command()
@@ -238,7 +232,7 @@ def report(run: str, images: tuple[str, str] | None, labels: str | None, out: Pa
     from gpu_eval import api
 
     gts, preds = images or (None, None)
-    click.echo(api.write_html(api.open_semantic(run), out, gts=gts, preds=preds, labels=labels))
+    click.echo(api.write_html(run, out, gts=gts, preds=preds, labels=labels))
 
 
 @main.command()
@@ -267,7 +261,7 @@ def compare(
     All are runs of `score`, or all of `instances`. Differences are B - A with paired bootstrap intervals and
     p-values. Runs of different ground truth, labels, resolution or area are refused.
     """
-    from gpu_eval import api
+    from gpu_eval import api, registry
     from gpu_eval.cli import console, show_comparison
 
     results = [api.compare(run_a, other, common=common, resamples=bootstrap) for other in others]
@@ -278,7 +272,7 @@ def compare(
     worse = [result for result in results if not -result.difference(protocol=protocol) <= fail_if_worse]
     for result in worse:
         change = result.difference(protocol=protocol)
-        score = "AP" if result.kind == "instance" else "mIoU"
+        score = registry.TASKS[result.kind].score
         console.say(
             f"WORSE: {result.run_b} is {change:+.4f} {score} against {run_a}, allowed -{fail_if_worse}"
         )
@@ -318,13 +312,12 @@ def leaderboard(
 @entry_options
 def tag(run: str, **given: str | None) -> None:
     """Set the team, method or link of a run's row on a leaderboard; "" clears one."""
+    from gpu_eval import api
     from gpu_eval.cli import console
-    from gpu_eval.run_folder import folder as run_folder
-    from gpu_eval.storage import place
 
     if all(value is None for value in given.values()):
         raise click.UsageError("nothing to set: give --team, --method or --link")
-    entry = run_folder.tag(place(run), given)
+    entry = api.tag(run, **given)
     console.say(", ".join(f"{name}: {value or 'none'}" for name, value in entry.items()))
 
 
@@ -332,7 +325,7 @@ def tag(run: str, **given: str | None) -> None:
 def info() -> None:
     """Say which engines serve on this machine, and why one does not."""
     from gpu_eval.cli import show_workers
-    from gpu_eval.engines.engine import survey
+    from gpu_eval.engines.choose import survey
 
     show_workers.show_engines(survey())
 

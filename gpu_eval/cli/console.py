@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpu_eval.errors import GpuEvalError, SplitProblems
-from gpu_eval.run_folder.folder import RunFolder
+from gpu_eval.results.run import ScoredRun
 
 
 def err() -> Console:
@@ -66,7 +66,7 @@ def show_incomplete(facts: Mapping[str, Any], void: str) -> None:
         )
 
 
-def footer(run: RunFolder) -> Text:
+def footer(run: ScoredRun) -> Text:
     """How many images were scored, how fast, by whom, and where the report is."""
     facts = run.facts
     seconds = facts["seconds"]["scoring"]

@@ -92,15 +92,15 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def client_of(options: dict[str, Any]) -> Iterator[Any]:
     """Take the cluster's options out of `options`; the client of that cluster, or None."""
     from gpu_eval.cli import console
-    from gpu_eval.runs.cluster_options import ClusterOptions, joined
+    from gpu_eval.runs import cluster_options as clusters
 
     names = ("scheduler", "scheduler_file", "workers", "gpus", "tls_ca_file", "tls_cert", "tls_key")
-    wanted = ClusterOptions(
+    wanted = clusters.ClusterOptions(
         local=options.pop("cluster", None) is not None, **{name: options.pop(name, None) for name in names}
     )
     if wanted.gpus is not None and options.get("engine") == "auto":
         options["engine"] = "cuda"  # who asks for GPUs must not get CPUs
-    with joined(wanted) as cluster:
+    with clusters.client_of(wanted) as cluster:
         if cluster is None:
             yield None
             return

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 from rich.table import Table
 from rich.text import Text
 
+from gpu_eval import registry
 from gpu_eval.cli.console import between, out, print_csv, print_json, ratio, show_table, signed, without_nan
-from gpu_eval.errors import OptionError
-from gpu_eval.results import leaderboard_files as board
+from gpu_eval.cli.words import ComparisonWords
+from gpu_eval.results import leaderboard_files
 from gpu_eval.results.compare import Comparison
-from gpu_eval.run_folder import schema
 
 # Rows of the table of images that moved most.
 IMAGES_SHOWN = 10
@@ -37,8 +37,7 @@ def show_comparisons(
 
 def _laid_out(result: Comparison, level: int | None, protocol: str | None) -> dict[str, Any]:
     """What is shown of a comparison, without NaN: of levels the one asked for, of measures all."""
-    if level is not None and result.kind == schema.INSTANCE:
-        raise OptionError("runs of instances have no levels", found=f"--level {level}")
+    _words(result, level, protocol or "")  # refuses a level that the task does not have
     first = result.scores.to_pylist()[0]
     level, protocol = level or first.get("level"), protocol or first["protocol"]
     result.difference(level, protocol)  # refuses what the runs do not have
@@ -55,6 +54,12 @@ def _laid_out(result: Comparison, level: int | None, protocol: str | None) -> di
     }
 
 
+def _words(result: Comparison, level: int | None, protocol: str) -> ComparisonWords:
+    words = registry.module("cli", result.kind).comparison_words(level, protocol)
+    assert isinstance(words, ComparisonWords)
+    return words
+
+
 def _where(table: pa.Table, wanted: Mapping[str, Any], limit: int | None = None) -> list[dict[str, Any]]:
     """The first rows with the wanted values, as far as the table has such columns."""
     for name in set(wanted) & set(table.column_names):
@@ -66,21 +71,17 @@ def _where(table: pa.Table, wanted: Mapping[str, Any], limit: int | None = None)
 def _show_comparison(result: Comparison, facts: dict[str, Any]) -> None:
     console = out()
     console.print(Text(f"A  {result.run_a}\nB  {result.run_b}"))
-    classes = facts["classes"]
-    if result.kind == schema.INSTANCE:
-        words = ("average precision", "measure", "classes, AP", "F1 at 50 % overlap", facts["protocol"])
-        classes = [row for row in classes if row["measure"] == "ap"]
-    else:
-        level = f"level {facts['level']}"
-        words = ("mIoU", "level", f"classes of {level}", f"mIoU at {level}", "idd")
-    score, what, of_classes, of_images, protocol = words
-    console.print(_difference_table(f"{score}, protocol {facts['protocol']}", what, facts["scores"], result))
+    words = _words(result, facts.get("level"), facts["protocol"])
+    what = result.scores.column_names[1]
+    title = f"{words.score}, protocol {facts['protocol']}"
+    console.print(_difference_table(title, what, facts["scores"], result))
+    classes = [row for row in facts["classes"] if words.measure in (None, row.get("measure"))]
     classes = [row for row in classes if _scores(row) != (None, None)]
     classes.sort(key=lambda row: -abs(row["difference"]) if row["difference"] is not None else 1.0)
-    title = f"{of_classes}, largest difference first"
+    title = f"{words.classes}, largest difference first"
     console.print(_difference_table(title, "class_name", classes, result))
     table = Table(
-        title=f"images that moved most, {of_images}, protocol {protocol}",
+        title=f"images that moved most, {words.images}",
         title_justify="left",
         title_style="bold",
     )
@@ -132,15 +133,15 @@ def show_board(table: pa.Table, output: str) -> None:
     if output != "table":
         show_table(table, output)
         return
-    head, rows = board.lay_out(table, short=True)
+    head, rows = leaderboard_files.lay_out(table, short=True)
     shown = Table(title="leaderboard", title_justify="left", title_style="bold")
     for name in head:
-        right = name in ("rank", "tier", "images") or name.startswith(("mIoU", "AP"))
-        shown.add_column(name, justify="right" if right else "left", overflow="fold")
+        left = name in leaderboard_files.TEXTS
+        shown.add_column(name, justify="left" if left else "right", overflow="fold")
     for row in rows:
         cells = (Text(c.text + (f"\n{c.small}" if c.small else "")) for c in row.cells)
         shown.add_row(*cells, style=None if row.kind == "ranked" else "dim")
     console = out()
     console.print(shown)
-    for note in board.notes(table):
+    for note in leaderboard_files.notes(table):
         console.print(Text(note))

@@ -9,11 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from gpu_eval.cli.console import footer, out, print_csv, print_json, ratio, say, show_incomplete, without_nan
+from gpu_eval.cli.words import ComparisonWords
+from gpu_eval.errors import OptionError
 from gpu_eval.metrics.matching import PROTOCOLS
 from gpu_eval.results.instance_run import InstanceRun
 
 
-def show_instance_notes(run: InstanceRun) -> None:
+def comparison_words(level: int | None, protocol: str) -> ComparisonWords:
+    """How a comparison is headed. Raises OptionError for a `level`."""
+    if level is not None:
+        raise OptionError("runs of instances have no levels", found=f"--level {level}")
+    of_images = f"F1 at 50 % overlap, protocol {protocol}"
+    return ComparisonWords("average precision", "classes, AP", of_images, measure="ap")
+
+
+def notes(run: InstanceRun) -> None:
     """What a reader of the scores must know before believing them."""
     for note in run.facts["notes"]:
         say(f"note: {note}")
@@ -22,8 +32,10 @@ def show_instance_notes(run: InstanceRun) -> None:
     show_incomplete(run.facts, "counted as without predictions")
 
 
-def show_instance_run(run: InstanceRun, output: str, *, protocol: str | None = None) -> None:
-    """Headline scores of both protocols, then the classes."""
+def show(run: InstanceRun, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
+    """Headline scores of both protocols, then the classes. Raises OptionError for a `level`."""
+    if level is not None:
+        raise OptionError("a run of instances has no levels", found=f"--level {level}")
     if protocol is not None:
         run.check_protocol(protocol)
     scores, classes = (

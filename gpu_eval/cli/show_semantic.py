@@ -20,11 +20,17 @@ from gpu_eval.cli.console import (
     show_incomplete,
     without_nan,
 )
+from gpu_eval.cli.words import ComparisonWords
 from gpu_eval.metrics.semantic import PROTOCOLS
 from gpu_eval.results.semantic_run import Run
 
 
-def show_notes(run: Run) -> None:
+def comparison_words(level: int | None, protocol: str) -> ComparisonWords:  # noqa: ARG001
+    """How a comparison at this level is headed."""
+    return ComparisonWords("mIoU", f"classes of level {level}", f"mIoU at level {level}, protocol idd")
+
+
+def notes(run: Run) -> None:
     """What a reader of the scores must know before believing them."""
     facts = run.facts
     for note in facts["notes"]:
@@ -43,7 +49,7 @@ def show_notes(run: Run) -> None:
     show_incomplete(facts, "counted as predicted void")
 
 
-def show_run(run: Run, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
+def show(run: Run, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
     """Headline scores of every level and protocol, then the classes of one level."""
     number = run.labels.levels[0].number if level is None else run.labels.level(level).number
     if protocol is not None:

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gpu_eval.cli.console import err, out
-from gpu_eval.engines.engine import EngineStatus
-from gpu_eval.runs.worker_check import PACKAGES, View
+from gpu_eval.engines.choose import EngineStatus
+from gpu_eval.runs.worker_check import PACKAGES, WorkerView
 
 
 def show_engines(statuses: Sequence[EngineStatus]) -> None:
@@ -41,14 +41,14 @@ def show_workers(facts: Mapping[str, Any]) -> None:
     err().print(table)
 
 
-def show_views(views: Mapping[str, View | BaseException]) -> int:
+def show_views(views: Mapping[str, WorkerView | BaseException]) -> int:
     """What each worker sees, then what is wrong; returns how many of them cannot work."""
     table = Table(title="workers", title_justify="left")
     for column in ("worker", "host", "versions", "engine", "can work"):
         table.add_column(column, overflow="fold")
     problems: dict[str, list[str]] = {}
     for address, view in sorted(views.items()):
-        if isinstance(view, View):
+        if isinstance(view, WorkerView):
             versions = ", ".join(f"{name} {view.versions[name]}" for name in ("python", *PACKAGES))
             cells = (view.host, versions, f"{view.engine}: {view.device}")
             problems[address] = view.problems

@@ -87,5 +87,5 @@ def reach(matrix: Counts, parent_of: Sequence[int]) -> Reach:
 
 
 def colours(labels: LabelSpace, number: int) -> list[str]:
-    """A CSS colour per class of a level; a coarser class has the colour of its first member."""
-    return ["#%02x%02x%02x" % labels.colours[group[0]] for group in labels.level(number).groups]  # noqa: UP031
+    """A CSS colour per class of a level."""
+    return [labels.css_colour(number, c) for c in range(len(labels.level(number).names))]

@@ -424,10 +424,11 @@ def _image_columns(run: Run) -> dict[str, Any]:
         rounded = [None if math.isnan(value) else round(value, SCORE_DIGITS) for value in values.tolist()]
         columns.append({"title": title, "digits": SCORE_DIGITS, "values": rounded})
     remarks = []
-    for status, error, warning in zip(
-        *(images[name].to_pylist() for name in ("status", "error_kind", "warning")), strict=True
+    for status, errors, warning in zip(
+        *(images[name].to_pylist() for name in ("status", "errors", "warning")), strict=True
     ):
-        words = [word for word in (None if status == "ok" else status, error, warning) if word]
+        kinds = [error["kind"] for error in errors]
+        words = [word for word in (None if status == "ok" else status, *kinds, warning) if word]
         remarks.append(": ".join(words))
     if any(remarks):
         columns.append({"title": "remark", "values": remarks})

@@ -1,4 +1,4 @@
-"""What a notebook shows of a run: its scores, what is incomplete, the weakest classes."""
+"""What a notebook shows of a run of any task: scores, what is incomplete or doubted, the weakest classes."""
 
 from __future__ import annotations
 
@@ -6,61 +6,66 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from gpu_eval.page import findings
+from gpu_eval import registry
 
 if TYPE_CHECKING:
-    from gpu_eval.results.semantic_run import Run
+    from gpu_eval.results.run import Score, ScoredRun
 
 WEAKEST = 5
 
 
-def summary(run: Run) -> str:
+def summary(run: ScoredRun) -> str:
     """An HTML fragment without scripts or style sheets; colours suit light and dark notebooks."""
     facts = run.facts
-    rows = {(row["protocol"], row["level"]): row for row in run.levels.to_pylist()}
-    head = "".join(
-        f"<th>level {level.number}<br><small>{len(level.names)} classes</small></th>"
-        for level in run.labels.levels
-    )
+    head = "".join(f"<th>{escape(name)}</th>" for name in run.board_columns)
     body = "".join(
         f"<tr><th>{escape(protocol)}</th>"
-        + "".join(f"<td>{_cell(rows[protocol, level.number])}</td>" for level in run.labels.levels)
+        + "".join(
+            f"<td>{_cell(run.score_of(scored, protocol))}</td>" for scored, _ in run.board_columns.values()
+        )
         + "</tr>"
-        for protocol in run.labels.protocols
+        for protocol in run.protocols
     )
     told = ""
     if facts["images_failed"] or facts["images_void"]:
-        told = (
-            '<div style="border-left:4px solid #d33f4c;padding-left:8px"><b>Incomplete:</b> '
-            f"{facts['images_failed']:,} images are not in these scores, {facts['images_void']:,} are "
-            "counted as predicted void</div>"
+        told = _block(
+            "#d33f4c",
+            f"<b>Incomplete:</b> {facts['images_failed']:,} images are not in these scores, "
+            f"{facts['images_void']:,} are counted as nothing predicted",
         )
+    if run.warnings:
+        told += _block("#d99a2b", "<br>".join(map(escape, run.warnings)))
     return (
         f"<div><b>{escape(str(run.folder))}</b> · {facts['images_scored']:,} of {facts['images']:,} images · "
         f"labels {escape(facts['labels']['name'])}</div>{told}"
-        f"<table><thead><tr><th>mIoU</th>{head}</tr></thead><tbody>{body}</tbody></table>{_weakest(run)}"
+        f"<table><thead><tr><th>{registry.TASKS[run.kind].score}</th>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table>{_weakest(run)}"
     )
 
 
-def _cell(row: dict[str, float]) -> str:
-    text = f"<b>{row['miou']:.4f}</b>"
-    low, high = row.get("miou_low", math.nan), row.get("miou_high", math.nan)
-    if low is not None and high is not None and not math.isnan(low + high):
-        text += f"<br><small>{low:.4f} \N{EN DASH} {high:.4f}</small>"
-    return text
+def _block(colour: str, text: str) -> str:
+    return f'<div style="border-left:4px solid {colour};padding-left:8px">{text}</div>'
 
 
-def _weakest(run: Run) -> str:
-    level, protocol = run.labels.levels[0].number, run.labels.protocols[0]
-    classes = [
-        row
-        for row in run.classes.to_pylist()
-        if row["level"] == level and row["protocol"] == protocol and not math.isnan(row["iou"])
-    ]
-    colours = findings.colours(run.labels, level)
-    names = " · ".join(
-        f'<span style="display:inline-block;width:10px;height:10px;border:1px solid #8888;'
-        f'background:{colours[row["class_id"]]}"></span> {escape(row["class_name"])} {row["iou"]:.3f}'
-        for row in sorted(classes, key=lambda row: row["iou"])[:WEAKEST]
-    )
+def _cell(score: Score) -> str:
+    text = "NaN" if math.isnan(score.value) else f"{score.value:.4f}"
+    if math.isnan(score.low + score.high):
+        return f"<b>{text}</b>"
+    return f"<b>{text}</b><br><small>{score.low:.4f} \N{EN DASH} {score.high:.4f}</small>"
+
+
+def _weakest(run: ScoredRun) -> str:
+    scored, _ = next(iter(run.board_columns.values()))
+    classes = [one for one in run.class_scores(scored, run.protocols[0]) if not math.isnan(one.value)]
+    classes = sorted(classes, key=lambda one: one.value)[:WEAKEST]
+    names = " · ".join(f"{_swatch(one.colour)}{escape(one.name)} {one.value:.3f}" for one in classes)
     return f"<div>weakest: {names}</div>" if names else ""
+
+
+def _swatch(colour: str | None) -> str:
+    if colour is None:
+        return ""
+    return (
+        '<span style="display:inline-block;width:10px;height:10px;border:1px solid #8888;'
+        f'background:{colour}"></span> '
+    )

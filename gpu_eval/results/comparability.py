@@ -1,57 +1,21 @@
-"""What comparing and ranking ask of a run of either kind, and when runs are refused."""
+"""When runs may be set beside each other, and all the reasons to refuse it."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from gpu_eval.errors import IncomparableRuns, OptionError
 from gpu_eval.metrics.confusion import Counts
-from gpu_eval.results.images import Counted
-from gpu_eval.run_folder.folder import RunFolder
+from gpu_eval.results.images import ScoredImages
+from gpu_eval.results.run import ScoredRun
 
 # Image names in an error message.
 _EXAMPLES = 3
 
 
-class ComparableRun(RunFolder, ABC):
-    """A complete run whose scores can be drawn again and set beside those of another."""
-
-    @property
-    @abstractmethod
-    def protocols(self) -> Sequence[str]:
-        """The protocols it is scored by, the default first."""
-
-    @property
-    @abstractmethod
-    def board_columns(self) -> Mapping[str, tuple[int | str, str]]:
-        """Per score by its short name, the main one first: what is scored, as in `Counted.scores`, and its
-        column on a board."""
-
-    @property
-    @abstractmethod
-    def rules(self) -> Mapping[str, tuple[object, str]]:
-        """By name what must be equal in runs that are compared, and the same as people write it."""
-
-    @abstractmethod
-    def classes_of(self, scored: int | str) -> Sequence[tuple[int, str]]:
-        """Id and name of each class in the order of `Counted.scores`."""
-
-    @abstractmethod
-    def image_counts(self) -> Counted:
-        """What resampling and comparing need of each scored image. Raises CorruptRun for a lost part."""
-
-    def check_protocol(self, protocol: str) -> None:
-        """Raise OptionError for a protocol that the run does not have."""
-        if protocol not in self.protocols:
-            raise OptionError(
-                "the run has no such protocol", found=protocol, expected=" or ".join(self.protocols)
-            )
-
-
-def check_same_kind(runs: Sequence[RunFolder]) -> None:
+def check_same_kind(runs: Sequence[ScoredRun]) -> None:
     """Raise OptionError for runs of label maps and of instances together, naming one of each."""
     for run in runs:
         if run.kind != runs[0].kind:
@@ -64,7 +28,7 @@ def check_same_kind(runs: Sequence[RunFolder]) -> None:
             )
 
 
-def check_same_rules(run_a: ComparableRun, run_b: ComparableRun) -> None:
+def check_same_rules(run_a: ScoredRun, run_b: ScoredRun) -> None:
     """Raise IncomparableRuns where labels, protocols, resolution or area differ, and say which.
 
     Both are of one kind.
@@ -82,7 +46,7 @@ def check_same_rules(run_a: ComparableRun, run_b: ComparableRun) -> None:
             )
 
 
-def check_same_gt(a: Counted, b: Counted, names: tuple[str, str]) -> None:
+def check_same_gt(a: ScoredImages, b: ScoredImages, names: tuple[str, str]) -> None:
     """Raise IncomparableRuns unless each image has the same ground truth in both.
 
     `a` and `b` hold the same images in the same order. What counts is the content, so a copy of the ground
@@ -99,7 +63,7 @@ def check_same_gt(a: Counted, b: Counted, names: tuple[str, str]) -> None:
         )
 
 
-def check_same_split(a: Counted, b: Counted, names: tuple[str, str]) -> None:
+def check_same_split(a: ScoredImages, b: ScoredImages, names: tuple[str, str]) -> None:
     """Raise IncomparableRuns unless both have the same images, scored or not, and the same ground truth
     wherever both are scored."""
     all_keys = [set(side.keys) | side.missing for side in (a, b)]
@@ -115,7 +79,9 @@ def check_same_split(a: Counted, b: Counted, names: tuple[str, str]) -> None:
     check_same_gt(a.take(at_a), b.take(at_b), names)
 
 
-def in_common(a: Counted, b: Counted, names: tuple[str, str], allowed: bool) -> tuple[Counts, Counts]:
+def in_common(
+    a: ScoredImages, b: ScoredImages, names: tuple[str, str], allowed: bool
+) -> tuple[Counts, Counts]:
     """Where the images that both have scored stand in each, int64 (n,), in the order of the first.
 
     Raises IncomparableRuns where there is none, or where the images differ and that is not `allowed`.
@@ -143,7 +109,7 @@ def in_common(a: Counted, b: Counted, names: tuple[str, str], allowed: bool) -> 
     )
 
 
-def _both(a: Counted, b: Counted) -> tuple[Counts, Counts]:
+def _both(a: ScoredImages, b: ScoredImages) -> tuple[Counts, Counts]:
     place = {key: i for i, key in enumerate(b.keys)}
     both = [(i, place[key]) for i, key in enumerate(a.keys) if key in place]
     at = np.array(both, np.int64).reshape(-1, 2)

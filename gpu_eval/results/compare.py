@@ -15,15 +15,9 @@ import pyarrow as pa
 
 from gpu_eval.errors import OptionError
 from gpu_eval.metrics import bootstrap
-from gpu_eval.results.comparability import (
-    ComparableRun,
-    check_same_gt,
-    check_same_kind,
-    check_same_rules,
-    in_common,
-)
-from gpu_eval.results.images import Counted
-from gpu_eval.run_folder import schema
+from gpu_eval.results.comparability import check_same_gt, check_same_kind, check_same_rules, in_common
+from gpu_eval.results.images import ScoredImages
+from gpu_eval.results.run import ScoredRun
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +25,9 @@ class Comparison:
     """The second run against the first; every difference is B - A.
 
     `kind` is "semantic" or "instance". `scores`, `classes` and `images` are pyarrow tables
-    (`schema.COMPARED`); `images` has every compared image at every level, or under every protocol, those that
-    moved most first. `image_count` images were compared, `left_out` are in one run only (`common`).
-    `resamples` is 0 where there were fewer than two units.
+    (`run_folder.schema.Compared`); `images` has every compared image at every level, or under every protocol,
+    those that moved most first. `image_count` images were compared, `left_out` are in one run only
+    (`common`). `resamples` is 0 where there were fewer than two units.
     """
 
     kind: str
@@ -51,8 +45,8 @@ class Comparison:
     images: pa.Table
 
     def __repr__(self) -> str:
-        row = self.scores.to_pylist()[0]
-        what = f"level {row['level']}" if self.kind == schema.SEMANTIC else row["measure"].upper()
+        row, name = self.scores.to_pylist()[0], self.scores.column_names[1]
+        what = row[name].upper() if isinstance(row[name], str) else f"{name} {row[name]}"
         return (
             f"<Comparison of {self.run_b} with {self.run_a}: {what} {row['protocol']} "
             f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p']:.3g}, "
@@ -70,7 +64,7 @@ class Comparison:
         rows = self.scores.to_pylist()
         what = self.scores.column_names[1]
         wanted = {"level": level, "measure": measure}
-        scored, protocol = wanted.pop(what) or rows[0][what], protocol or rows[0]["protocol"]
+        scored, protocol = wanted.pop(what, None) or rows[0][what], protocol or rows[0]["protocol"]
         for row in rows:
             if (row[what], row["protocol"]) == (scored, protocol) and not any(wanted.values()):
                 return float(row["difference"])
@@ -81,8 +75,8 @@ class Comparison:
 
 
 def compare(
-    run_a: ComparableRun,
-    run_b: ComparableRun,
+    run_a: ScoredRun,
+    run_b: ScoredRun,
     *,
     common: bool = False,
     resamples: int = bootstrap.RESAMPLES,
@@ -107,7 +101,7 @@ def compare(
     check_same_gt(a, b, names)
     (samples_a, units), (samples_b, _) = (side.resampled(resamples, seed) for side in (a, b))
     scores_a, scores_b = a.scores(), b.scores()
-    tables = schema.COMPARED[run_a.kind]
+    tables = run_a.tables.compared
     scores: list[tuple[Any, ...]] = []
     classes: list[tuple[Any, ...]] = []
     for key in scores_a:
@@ -146,14 +140,14 @@ def _differences(
     samples_b: npt.NDArray[np.float64],
     confidence: float,
 ) -> list[tuple[float, ...]]:
-    """Both scores and the columns `schema._DIFFERENCE`, per score: () or (n,), samples (resamples, ...)."""
+    """Both scores and `run_folder.schema.DIFFERENCE`, per score: () or (n,), samples (resamples, ...)."""
     differences = samples_b - samples_a
     low, high = bootstrap.interval(differences, confidence)
     columns = (a, b, b - a, low, high, bootstrap.p_value(differences))
     return [tuple(map(float, row)) for row in zip(*map(np.atleast_1d, columns), strict=True)]
 
 
-def _images(a: Counted, b: Counted, columns: pa.Schema) -> pa.Table:
+def _images(a: ScoredImages, b: ScoredImages, columns: pa.Schema) -> pa.Table:
     """Every compared image by each of its scores, the largest change first; those without one come last."""
     parts = []
     scores_b = b.image_scores()

@@ -1,4 +1,4 @@
-"""What an instance run says per image, for everything that resamples or compares images."""
+"""What a run of instances says per image: the overlaps that its scores are made of, read from its parts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +20,17 @@ from gpu_eval.metrics.average_precision import average_precision
 from gpu_eval.metrics.bootstrap import Units
 from gpu_eval.metrics.confusion import Counts, Ratios
 from gpu_eval.metrics.matching import PROTOCOLS, InstanceTable, Outcomes, gt_classes, outcomes, take
-from gpu_eval.results.images import Counted, Score, Scores, digest_of_keys
+from gpu_eval.results.images import Score, ScoredImages, Scores, digest_of_keys
+from gpu_eval.run_folder import parts
+from gpu_eval.run_folder.instance_tables import to_instance_table
+from gpu_eval.storage import Place
 
 # What is scored, as in the scores table.
 MEASURES = ("ap", "ap50")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class InstanceCounts(Counted):
+class InstanceImages(ScoredImages):
     """The overlaps of an instance run: `table` numbers images by their place in `keys`.
 
     `gt` is the SHA-256, as int64 (images, 4), of an image's instances and groups of evaluated classes: values
@@ -87,18 +90,25 @@ class InstanceCounts(Counted):
         return cm.dice(tp, fp, fn)
 
 
-def count(
-    images: pa.Table, table: InstanceTable, space: InstanceSpace, area: tuple[float, float]
-) -> InstanceCounts:
-    """From the images table of a run and the overlaps of all its images, numbered as there."""
+def read(
+    folder: Place, facts: Mapping[str, Any], space: InstanceSpace, area: tuple[float, float]
+) -> InstanceImages:
+    """Read the parts of the run that `facts` (of run.json) describe.
+
+    Raises CorruptRun where a part is lost or cannot be read.
+    """
+    columns = {"images": ["image_id", "key", "drive", "status"], "instances": None, "intersections": None}
+    read = list(parts.read_all(folder, facts, columns))
+    images, instances, intersections = (pa.concat_tables([part[name] for part in read]) for name in columns)
     scored = images["status"].to_numpy() != "error"
     key, drive = images["key"].to_numpy(), images["drive"].to_numpy()
+    table = to_instance_table(instances, intersections)
     table = take(table, images["image_id"].to_numpy()[scored])
     keys = tuple(key[scored].tolist())
     names = digest_of_keys(keys)
     gt = _gt_digests(table, space, len(keys))
     content = gt.astype("<i8").tobytes()
-    return InstanceCounts(
+    return InstanceImages(
         keys=keys,
         drives=tuple(drive[scored].tolist()),
         gt=gt,

@@ -19,9 +19,9 @@ import pyarrow as pa
 from gpu_eval.errors import OptionError
 from gpu_eval.metrics import bootstrap
 from gpu_eval.metrics.confusion import Ratios
-from gpu_eval.results.comparability import ComparableRun, check_same_kind, check_same_rules, check_same_split
-from gpu_eval.results.images import Counted
-from gpu_eval.run_folder import schema
+from gpu_eval.results.comparability import check_same_kind, check_same_rules, check_same_split
+from gpu_eval.results.images import ScoredImages
+from gpu_eval.results.run import ScoredRun
 
 # The benchmark's own boards as they stood when they were copied; see published/SOURCE.md.
 PUBLISHED = {
@@ -30,12 +30,15 @@ PUBLISHED = {
 }
 PUBLISHED_LABELS = "idd"
 
+# Columns of a board, and what they are called in those files.
+_PUBLISHED_SCORES = {**{f"miou_level{n}": f"miou_l{n}" for n in (3, 2, 1)}, "ap": "ap", "ap50": "ap50"}
+
 # Key of the board's schema metadata: the column it is sorted by.
 SORTED_BY = b"gpu_eval.sorted_by"
 
 
 def leaderboard(
-    runs: Sequence[ComparableRun],
+    runs: Sequence[ScoredRun],
     *,
     published: bool = False,
     sort: str | None = None,
@@ -47,8 +50,8 @@ def leaderboard(
     """The board, best first: one row per run and, if `published`, per row of the benchmark's own boards.
 
     `sort` is L<level>, AP or AP50 (default: the finest level; of instances AP), `protocol` one of the runs'
-    (default: the first). Columns: `schema.board`. Published rows have neither rank nor tier: they were not
-    scored here. A board of instances has only those with an AP.
+    (default: the first). Columns: `run_folder.schema.board`. Published rows have neither rank nor tier: they
+    were not scored here. A board of instances has only those with an AP.
 
     Raises
         IncomparableRuns: labels, protocols, resolution, area, ground truth or the split's images differ.
@@ -70,7 +73,7 @@ def leaderboard(
         raise OptionError("there are no published rows", found=f"runs of {labels}", expected=PUBLISHED_LABELS)
     board: list[dict[str, Any]] = []
     samples: dict[str, Ratios] = {}
-    first: Counted | None = None
+    first: ScoredImages | None = None
     for run in runs:
         check_same_rules(one, run)
         counted = run.image_counts()
@@ -91,28 +94,29 @@ def leaderboard(
                 samples[row["run"]] = means
         board.append(row)
     if published:
-        rows = _published()
-        board += rows if one.kind == schema.SEMANTIC else [row for row in rows if row["ap"] is not None]
+        # Those with a score that the board has a column for.
+        shown = set(one.tables.board.names) & set(_PUBLISHED_SCORES)
+        board += [row for row in _published() if any(row[name] is not None for name in shown)]
     board.sort(key=lambda row: _order(row, column))
     _rank(board, samples, column, confidence)
-    levels = [scored for scored, _ in one.board_columns.values() if isinstance(scored, int)]
-    wanted = schema.board(one.kind, levels)
     return pa.Table.from_pylist(
         [{name: _null(value) for name, value in row.items()} for row in board],
-        schema=wanted.with_metadata({SORTED_BY: column}),
+        schema=one.tables.board.with_metadata({SORTED_BY: column}),
     )
 
 
-def _sort_column(run: ComparableRun, sort: str | None) -> str:
+def _sort_column(run: ScoredRun, sort: str | None) -> str:
     columns = {name: column for name, (_, column) in run.board_columns.items()}
-    columns |= {"AP": "ap", "AP50": "ap50"}  # of published rows too
+    columns |= {  # of published rows
+        name: column for name, column in (("AP", "ap"), ("AP50", "ap50")) if column in run.tables.board.names
+    }
     wanted = (sort or next(iter(columns))).upper()
     if wanted not in columns:
         raise OptionError("cannot sort by that", found=sort, expected=", ".join(columns))
     return columns[wanted]
 
 
-def _row(run: ComparableRun, counted: Counted, protocol: str) -> dict[str, Any]:
+def _row(run: ScoredRun, counted: ScoredImages, protocol: str) -> dict[str, Any]:
     facts = run.facts
     return {
         "rank": None,
@@ -147,11 +151,8 @@ def _published() -> list[dict[str, Any]]:
                 "published_rank": int(line["rank"]) if line["rank"] else None,
                 "run": title,
             }
-            for name in ("ap", "ap50"):
-                row[name] = float(line[name]) if line.get(name) else None
-            for level in (3, 2, 1):
-                value = line.get(f"miou_l{level}")
-                row[f"miou_level{level}"] = float(value) if value else None
+            for name, file_column in _PUBLISHED_SCORES.items():
+                row[name] = float(line[file_column]) if line.get(file_column) else None
             board.append(row)
     return board
 

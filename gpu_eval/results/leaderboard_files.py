@@ -1,6 +1,6 @@
 """A leaderboard for people: its cells as text, and the files of a board folder.
 
-    leaderboard.parquet, .csv    every column, see `schema.board`
+    leaderboard.parquet, .csv    every column, see `run_folder.schema.board`
     leaderboard.md, .html        the same as a page; the HTML loads nothing and follows light and dark
 
 Names and links come from others: everything is escaped, and only web addresses become links.
@@ -21,6 +21,9 @@ import pyarrow.csv
 
 from gpu_eval.results.leaderboard import SORTED_BY
 from gpu_eval.storage import write, write_table
+
+# Columns set flush left.
+TEXTS = ("method", "provenance", "fingerprints")
 
 # Hex digits of a fingerprint that people compare.
 _SHORT = 8
@@ -52,16 +55,16 @@ def lay_out(board: pa.Table, *, short: bool = False) -> tuple[tuple[str, ...], l
     if short:
         column = board.schema.metadata[SORTED_BY].decode()
         rows = [row for row in rows if _kind(row) != "published" or row[column] is not None]
-    levels = [n for n in board.column_names if n.startswith("miou_level") and n.count("_") == 1]
     columns: list[tuple[str, Callable[[dict[str, Any]], Cell]]] = [
         ("rank", lambda row: _count(row["rank"])),
         ("tier", lambda row: _count(row["tier"])),
         ("method", _method),
     ]
-    columns += [(f"mIoU L{name.removeprefix('miou_level')}", _score(name)) for name in levels]
-    for title, name in (("AP", "ap"), ("AP50", "ap50")):
-        if f"{name}_low" in board.column_names or any(row[name] is not None for row in rows):
-            columns.append((title, _score(name)))
+    for field in board.schema:
+        title = field.metadata.get(b"title", b"").decode()
+        filled = f"{field.name}_low" in board.column_names or any(row[field.name] is not None for row in rows)
+        if title and filled:
+            columns.append((title, _score(field.name)))
     columns += [("images", _images), ("provenance", _provenance), ("fingerprints", _fingerprints)]
     laid = [Row(_kind(row), tuple(cell(row) for _, cell in columns)) for row in rows]
     return tuple(title for title, _ in columns), laid
@@ -190,17 +193,15 @@ def _html(board: pa.Table) -> str:
                 text = f'<a href="{escape(cell.link)}" rel="noopener noreferrer">{text}</a>'
             if cell.small:
                 text += f"<small>{escape(cell.small)}</small>"
-            kind = ' class="text"' if title in _TEXTS else _NUMBER
+            kind = ' class="text"' if title in TEXTS else _NUMBER
             cells.append(f'<th scope="row">{text}</th>' if title == "method" else f"<td{kind}>{text}</td>")
         body.append(f'<tr class="{row.kind}">{"".join(cells)}</tr>')
     frame = importlib.resources.files("gpu_eval.results").joinpath("leaderboard.html").read_text("utf-8")
     return Template(frame).substitute(
-        head="".join(f'<th scope="col"{"" if t in _TEXTS else _NUMBER}>{escape(t)}</th>' for t in head),
+        head="".join(f'<th scope="col"{"" if t in TEXTS else _NUMBER}>{escape(t)}</th>' for t in head),
         rows="\n".join(body),
         notes="\n".join(f"<p>{escape(note)}</p>" for note in notes(board)),
     )
 
 
-# Columns set flush left.
-_TEXTS = ("method", "provenance", "fingerprints")
 _NUMBER = ' class="number"'

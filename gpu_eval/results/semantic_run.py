@@ -1,11 +1,10 @@
-"""A semantic run: its tables of totals, and a finished run opened again.
+"""A run of label maps: its tables of totals, and a finished run opened again.
 
 Everything here is recomputed from matrices, never from pixels.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,110 +13,70 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gpu_eval.labels import LabelSpace, Level
 from gpu_eval.metrics import bootstrap
 from gpu_eval.metrics import confusion as cm
-from gpu_eval.results import images as counts
-from gpu_eval.results.comparability import ComparableRun
-from gpu_eval.results.images import ImageCounts
-from gpu_eval.run_folder import schema
+from gpu_eval.results import semantic_images
+from gpu_eval.results.run import ClassScore, Score, ScoredRun
+from gpu_eval.results.semantic_images import SemanticImages
+from gpu_eval.run_folder import semantic_schema as schema
 from gpu_eval.run_folder import semantic_tables as tables
 from gpu_eval.run_folder.folder import write_facts
-from gpu_eval.storage import Place, place, write_table
+from gpu_eval.run_folder.schema import RunTables
+from gpu_eval.storage import Place, write_table
 
 if TYPE_CHECKING:
     import altair as alt
 
 
-def finish(
-    folder: Place,
-    facts: Mapping[str, Any],
-    total: npt.NDArray[np.int64],
-    labels: LabelSpace,
-    *,
-    resamples: int = bootstrap.RESAMPLES,
-) -> None:
-    """Write the tables of the whole run, with intervals from so many resamples, then run.json as complete."""
-    counted = counts.read(folder, labels, facts["images"])
+def finish(folder: Place, facts: Mapping[str, Any], *, resamples: int = bootstrap.RESAMPLES) -> None:
+    """Write the tables of the whole run, with intervals from so many resamples, then run.json as complete.
+
+    Raises CorruptRun where a part of the run is lost.
+    """
+    labels = schema.labels_of(facts)
+    counted = semantic_images.read(folder, facts, labels)
     samples, units = counted.resampled(resamples, bootstrap.SEED)
     intervals = {}
     for key, (miou, iou) in samples.items():
         low, high = bootstrap.interval(miou)
         intervals[key] = tables.Interval(float(low), float(high), *bootstrap.interval(iou))
-    for name, table in tables.totals(total, labels, intervals).items():
+    for name, table in tables.totals(counted.total, labels, intervals).items():
         write_table(folder / f"{name}.parquet", table)
-    drawn = {
-        "method": "percentile bootstrap",
-        "units": units.kind,
-        "unit_count": units.count,
-        "resamples": resamples,
-        "confidence": bootstrap.CONFIDENCE,
-        "seed": bootstrap.SEED,
-    }
     told = {
-        "intervals": drawn if resamples else None,
+        "warnings": [*facts["warnings"], *_doubts(counted.total, facts)],
+        "intervals": bootstrap.describe(units, resamples),
         "gt_fingerprint": counted.gt_fingerprint,
         "pred_fingerprint": counted.pred_fingerprint,
     }
     write_facts(folder, {**facts, **told, "complete": True})
 
 
-def describe_labels(labels: LabelSpace) -> dict[str, Any]:
-    """A label space for run.json: enough to recompute every score, and to name and colour classes."""
-    return {
-        "name": labels.name,
-        "digest": labels.digest(),
-        "protocols": labels.protocols,
-        "colours": labels.colours,
-        "levels": [
-            {"number": v.number, "names": v.names, "groups": v.groups, "children": v.children}
-            for v in labels.levels
-        ],
-    }
+def _doubts(total: npt.NDArray[np.int64], facts: Mapping[str, Any]) -> list[str]:
+    """What makes the numbers look like a mix-up of ids, the most common mistake with such files."""
+    if not facts["pred_outside"] or not total[0].any() or total[:, 0].any():
+        return []
+    return [
+        "class 0 is never predicted and some predicted values are outside the encoding: if the "
+        "predictions count from 1, --pred-encoding submission is what they need"
+    ]
 
 
-def _labels_of(facts: Mapping[str, Any]) -> LabelSpace:
-    described = facts["labels"]
-    return LabelSpace(
-        name=described["name"],
-        levels=tuple(
-            Level(
-                number=level["number"],
-                names=tuple(level["names"]),
-                groups=tuple(map(tuple, level["groups"])),
-                children=tuple(map(tuple, level["children"])),
-            )
-            for level in described["levels"]
-        ),
-        encodings={},
-        default_encoding="",
-        gt_suffix="",
-        pred_suffix="",
-        exclude=(),
-        resolution="",
-        protocols=tuple(described["protocols"]),
-        colours=tuple((int(r), int(g), int(b)) for r, g, b in described["colours"]),
-    )
+class Run(ScoredRun):
+    """A finished run of label maps: its tables as pyarrow tables, its scores, and SQL over all of it.
 
-
-class Run(ComparableRun):
-    """A finished semantic run: its tables as pyarrow tables, its scores, and SQL over all of it.
-
-    `folder` is the run folder and `facts` the content of run.json. Tables are read on first use.
+    `folder` is the run folder, `facts` the content of run.json, `labels` the label space without its
+    encodings. Tables are read on first use.
     """
 
+    task = "semantic"
+
     def __init__(self, folder: Place) -> None:
-        super().__init__(folder, schema.SEMANTIC)
-        self.labels = _labels_of(self.facts)
+        super().__init__(folder)
+        self.labels = schema.labels_of(self.facts)
 
-    def __repr__(self) -> str:
-        means = ", ".join(f"L{v.number} {self.miou(v.number):.4f}" for v in self.labels.levels)
-        return f"<Run {self.folder}: {self.facts['images_scored']} images, mIoU {means}>"
-
-    def _repr_html_(self) -> str:
-        from gpu_eval.page.notebook import summary
-
-        return summary(self)
+    @property
+    def tables(self) -> RunTables:
+        return schema.tables([level.number for level in self.labels.levels])
 
     def plot_confusion(self, level: int | None = None) -> alt.LayerChart:
         """The confusion matrix of a level (default: the finest) as an Altair heat map.
@@ -143,16 +102,6 @@ class Run(ComparableRun):
     def levels(self) -> pa.Table:
         """One row per protocol and level: mIoU and accuracies."""
         return self.table("levels")
-
-    @cached_property
-    def classes(self) -> pa.Table:
-        """One row per protocol, level and class: counts, IoU, precision, recall, Dice."""
-        return self.table("classes")
-
-    @cached_property
-    def images(self) -> pa.Table:
-        """One row per image of the split, also of those that could not be scored."""
-        return self.table("images")
 
     @cached_property
     def image_classes(self) -> pa.Table:
@@ -186,8 +135,25 @@ class Run(ComparableRun):
         assert isinstance(scored, int)
         return list(enumerate(self.labels.level(scored).names))
 
-    def image_counts(self) -> ImageCounts:
-        return counts.read(self.folder, self.labels, self.facts["images"])
+    def score_of(self, scored: int | str, protocol: str) -> Score:
+        assert isinstance(scored, int)
+        row = self._means[self.labels.level(scored).number, protocol]
+        return Score(row["miou"], row["miou_low"], row["miou_high"])
+
+    def class_scores(self, scored: int | str, protocol: str) -> Sequence[ClassScore]:
+        assert isinstance(scored, int)
+        return [
+            ClassScore(row["class_name"], row["iou"], self.labels.css_colour(scored, row["class_id"]))
+            for row in self.classes.to_pylist()
+            if (row["level"], row["protocol"]) == (scored, protocol)
+        ]
+
+    def image_counts(self) -> SemanticImages:
+        return semantic_images.read(self.folder, self.facts, self.labels)
+
+    def table(self, name: str) -> pa.Table:
+        table = super().table(name)
+        return schema.with_errors(table) if name == "images" else table
 
     def confusion(self, level: int | None = None) -> npt.NDArray[np.int64]:
         """The confusion matrix of the whole split at a level (default: the finest).
@@ -207,16 +173,11 @@ class Run(ComparableRun):
         """
         number = self.labels.level(level).number
         self.check_protocol(protocol)
-        means = {(row["level"], row["protocol"]): row["miou"] for row in self.levels.to_pylist()}
-        return float(means[number, protocol])
+        return float(self._means[number, protocol]["miou"])
+
+    @cached_property
+    def _means(self) -> Mapping[tuple[int, str], Mapping[str, float]]:
+        return {(row["level"], row["protocol"]): row for row in self.levels.to_pylist()}
 
 
-def open_run(location: str | os.PathLike[str]) -> Run:
-    """Open a semantic run, in a folder or at an fsspec URL.
-
-    Raises
-        CorruptRun: not a run folder, or one that cannot be read.
-        IncompleteRun: the run was stopped before its end.
-        WrongKind: a run of instances.
-    """
-    return Run(place(location))
+RUN = Run
