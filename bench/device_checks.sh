@@ -12,11 +12,11 @@ set -uo pipefail
 case "$*" in
   '')
     sizes=()
-    suites=(tests/test_{inflate_kernel,unfilter_kernel,confusion_kernel,overlap_kernel,cuda_engine,device_arrays}.py)
+    suites=(tests/kernels tests/engines)
     ;;
   --small)
     sizes=(--pairs 4 --distinct 2 --kernel-pairs 2 --batches 4 --repeat 1)
-    suites=(tests/test_device_arrays.py)
+    suites=(tests/engines/test_device_arrays.py)
     ;;
   *) echo "usage: bench/device_checks.sh [--small]" >&2 && exit 2 ;;
 esac
@@ -65,8 +65,8 @@ cd "$tree" || exit 1
 
 if ! step device 20 "$python" -c '
 import sys
-from gpu_eval.engines import cuda
-serves, why, devices = cuda.available()
+from gpu_eval.engines.cuda import cupy_device
+serves, why, devices = cupy_device.available()
 print(why)
 sys.exit(0 if serves else 2)
 '; then

@@ -27,9 +27,11 @@ import gpu_eval
 from bench import gpu_kernels, machine, workload
 from bench.output import write_json
 from gpu_eval.engines.cpu.engine import CpuEngine
-from gpu_eval.engines.cuda import engine as cuda
-from gpu_eval.engines.cuda.engine import CudaEngine, CupyDevice
-from gpu_eval.engines.engine import Engine, ScoreTask, make_task
+from gpu_eval.engines.cuda import cupy_device
+from gpu_eval.engines.cuda.cupy_device import CupyDevice
+from gpu_eval.engines.cuda.engine import CudaEngine
+from gpu_eval.engines.engine import Engine
+from gpu_eval.engines.semantic import SemanticJob, make_job
 from gpu_eval.inputs.pairs import Pair, pair_up
 from gpu_eval.inputs.sources import Source, open_source
 from gpu_eval.labels import load_labels
@@ -89,7 +91,7 @@ def run(options: Options) -> int:
     Exit code: 0, 1 where counts differ (nothing is timed then), 2 without a device.
     """
     console = Console(width=None if Console().is_terminal else 160)
-    serves, why, _ = cuda.available()
+    serves, why, _ = cupy_device.available()
     if not serves:
         console.print(f"the CUDA benchmark needs a device: {why}", markup=False)
         return 2
@@ -144,7 +146,7 @@ def _writer(console: Console, folder: Path, writer: str, options: Options) -> di
                 console.print(f"[bold red]not timed: {bad} maps did not decode, or counts differ")
                 return {**entry, "differs": True}
         entry["copy_bytes_per_s"] = bandwidth = gpu_kernels.copy_bandwidth(device, 2 * options.repeat)
-        entry["kernels"] = gpu_kernels.kernels(device, sets, bandwidth, 2 * options.repeat)
+        entry["kernels"] = gpu_kernels.kernel_rows(device, sets, bandwidth, 2 * options.repeat)
         _show_kernels(console, writer, entry)
         del sets
     device.close()
@@ -189,17 +191,17 @@ def _split(console: Console, folder: Path, options: Options) -> list[dict[str, A
     """A row per contestant: pairs per second from a folder and from a tar."""
     roots = workload.link_many(folder, options.pairs, options.distinct, options.seed)
     tars = tuple(pack(root) for root in roots)
-    task = make_task(load_labels("idd"), resolution=(workload.HEIGHT, workload.WIDTH))
+    job = make_job(load_labels("idd"), resolution=(workload.HEIGHT, workload.WIDTH))
     rows: list[dict[str, Any]] = []
     engine, cpu = CudaEngine(), CpuEngine()
     expected: Confusion | None = None
     for name, locations in (("folder", roots), ("tar", tars)):
         gts, preds = (open_source(location) for location in locations)
         pairs = list_pairs(gts, preds)
-        total = _total(cpu, pairs, gts, preds, task, "simd")
+        total = _total(cpu, pairs, gts, preds, job, "simd")
         expected = total if expected is None else expected
         if not (np.array_equal(total, expected)
-                and np.array_equal(_total(engine, pairs, gts, preds, task, "cuda"), expected)):  # fmt: skip
+                and np.array_equal(_total(engine, pairs, gts, preds, job, "cuda"), expected)):  # fmt: skip
             console.print(f"[bold red]not timed: the engines differ on the {name}")
             return [{"from": name, "differs": True}]
         contestants: list[tuple[str, Engine, int]] = []
@@ -209,7 +211,7 @@ def _split(console: Console, folder: Path, options: Options) -> list[dict[str, A
             contestants.append((f"gpu-eval, CPU engine, {cpu.threads} threads", cpu, 2))
         for label, contestant, times in contestants:
             engine.take_seconds()
-            work = partial(contestant.score, pairs, gts, preds, task)
+            work = partial(contestant.count, job, pairs, gts, preds)
             row = timed_row({"contestant": label, "from": name}, len(pairs), work, times)
             if contestant is engine:
                 row["stages_s"] = {stage: s / times for stage, s in engine.take_seconds().items()}
@@ -267,11 +269,11 @@ def list_pairs(gts: Source, preds: Source) -> tuple[Pair, ...]:
 
 
 def _total(
-    engine: Engine, pairs: tuple[Pair, ...], gts: Source, preds: Source, task: ScoreTask, decoder: str
+    engine: Engine, pairs: tuple[Pair, ...], gts: Source, preds: Source, job: SemanticJob, decoder: str
 ) -> Confusion:
     """The sum over a split; raises where an image has an error or another decoder ran."""
     total = np.zeros((27, 27), np.int64)
-    for pair, result in zip(pairs, engine.score(pairs, gts, preds, task), strict=True):
+    for pair, result in zip(pairs, engine.count(job, pairs, gts, preds), strict=True):
         if result.confusion is None or result.decoder != decoder:
             raise ValueError(f"{pair.key}: {result.error or result.decoder}")
         total += result.confusion

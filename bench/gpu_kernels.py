@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.workload import HEIGHT, WIDTH
-from gpu_eval.engines.cpu.engine import available_cores
-from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cpu.threads import available_cores
+from gpu_eval.engines.cuda import kernels
 from gpu_eval.engines.cuda.decode import Decoding, Maps
 from gpu_eval.engines.cuda.device import Device, Event
 from gpu_eval.engines.cuda.files import find_streams, read_files
@@ -46,7 +46,7 @@ class Prepared:
         self.encoded_bytes = int(files_read.payloads.sum())
         table = load_labels("idd").encoding("level3").table
         place = self.decoding.place
-        jobs = [launch.pair_job(place(i), place(pairs + i), HEIGHT, WIDTH) for i in range(pairs)]
+        jobs = [kernels.pair_job(place(i), place(pairs + i), HEIGHT, WIDTH) for i in range(pairs)]
         placed = [self.lane.put(array) for array in (np.array(jobs, np.int64), table)]
         self.slab = device.allocate(self.decoding.slab_bytes)
         self.raw = device.allocate(self.decoding.raw_bytes)
@@ -65,10 +65,10 @@ class Prepared:
         self.decoding.unfilter(self.slab, self.raw, self.pixels, self.statuses)
 
     def confusion(self) -> None:
-        launch.confusion(
-            self.device.module(launch.CONFUSION.source),
+        kernels.confusion(
+            self.device.module(kernels.CONFUSION.source),
             self.pixels, self.pixels, self.jobs, self.no_tables, self.table, self.table,
-            self.statuses, self.statuses, self.cells, bands=launch.bands(self.pairs, HEIGHT),
+            self.statuses, self.statuses, self.cells, bands=kernels.bands(self.pairs, HEIGHT),
         )  # fmt: skip
 
     def all(self) -> None:
@@ -122,7 +122,9 @@ def copy_bandwidth(device: Device, repeat: int) -> float:
     return 2 * size / timed(device, [copy(*pair) for pair in buffers], repeat)["median_s"]
 
 
-def kernels(device: Device, sets: Sequence[Prepared], bandwidth: float, repeat: int) -> list[dict[str, Any]]:
+def kernel_rows(
+    device: Device, sets: Sequence[Prepared], bandwidth: float, repeat: int
+) -> list[dict[str, Any]]:
     """A row per kernel; `bytes` are those that must move through device memory, each once."""
     pairs = sets[0].pairs
     maps = 2 * pairs

@@ -14,9 +14,10 @@ from PIL import Image
 
 from gpu_eval import synthetic
 from gpu_eval.engines.cpu.engine import CpuEngine
-from gpu_eval.engines.cuda import engine as cuda
+from gpu_eval.engines.cuda import cupy_device
 from gpu_eval.engines.cuda.engine import CudaEngine
-from gpu_eval.engines.engine import make_task
+from gpu_eval.engines.instance import InstanceJob
+from gpu_eval.engines.semantic import make_job
 from gpu_eval.errors import InputError
 from gpu_eval.inputs.instance_split import InstanceImage, Prediction
 from gpu_eval.inputs.pairs import Pair
@@ -54,7 +55,7 @@ class _Memory:
 
 
 def main() -> int:
-    serves, why, _ = cuda.available()
+    serves, why, _ = cupy_device.available()
     if not serves:
         print(f"the smoke test needs a device: {why}")
         return 2
@@ -70,10 +71,8 @@ def compare(engine: CudaEngine) -> list[str]:
     pairs, images = _draw(files)
     differences = []
     for resolution in (None, (50, 70)):
-        task = make_task(load_labels("idd"), resolution=resolution)
-        scored = zip(
-            engine.score(pairs, files, files, task), cpu.score(pairs, files, files, task), strict=True
-        )
+        job = make_job(load_labels("idd"), resolution=resolution)
+        scored = zip(engine.count(job, pairs, files, files), cpu.count(job, pairs, files, files), strict=True)
         for pair, (one, other) in zip(pairs, scored, strict=True):
             if (one.decoder == "cuda") != (other.decoder == "simd") or type(one.error) is not type(
                 other.error
@@ -81,7 +80,10 @@ def compare(engine: CudaEngine) -> list[str]:
                 differences.append(f"{pair.key}: {one.decoder}, {one.error!r} beside {other.error!r}")
             elif other.confusion is not None and not np.array_equal(one.confusion, other.confusion):
                 differences.append(f"{pair.key}: other counts at {resolution}")
-    counted = zip(engine.overlaps(images, files, files), cpu.overlaps(images, files, files), strict=True)
+    instances = InstanceJob()
+    counted = zip(
+        engine.count(instances, images, files, files), cpu.count(instances, images, files, files), strict=True
+    )
     for image, (mine, theirs) in zip(images, counted, strict=True):
         if not np.array_equal(mine.overlaps, theirs.overlaps) or not mine.decoders["cuda"]:
             differences.append(f"{image.key}: other overlaps")

@@ -26,11 +26,11 @@ from bench import machine, workload
 from bench.gpu import list_pairs, pack, timed_row
 from bench.output import write_json
 from gpu_eval.engines.cpu.engine import CpuEngine
+from gpu_eval.engines.cuda import cupy_device, kernels
 from gpu_eval.engines.cuda import engine as cuda
-from gpu_eval.engines.cuda import kernels as launch
 from gpu_eval.engines.cuda.device import Bytes, Event
 from gpu_eval.engines.cuda.engine import CudaEngine
-from gpu_eval.engines.engine import make_task
+from gpu_eval.engines.semantic import make_job
 from gpu_eval.inputs.sources import open_source
 from gpu_eval.labels import load_labels
 
@@ -78,7 +78,7 @@ class IdleDevice:
     def zero(self, target: Bytes) -> None:
         pass
 
-    def module(self, source: launch.Source) -> launch.Module:  # noqa: ARG002
+    def module(self, source: kernels.Source) -> kernels.Module:  # noqa: ARG002
         return self
 
     def get_function(self, name: str, /) -> Callable[..., None]:  # noqa: ARG002
@@ -120,20 +120,20 @@ def run(*, pairs: int, repeat: int, out: Path | None) -> int:
 def _measure(
     place: str, locations: tuple[Path, ...], out: Path, threads: int, repeat: int
 ) -> list[dict[str, Any]]:
-    task = make_task(load_labels("idd"), resolution=(workload.HEIGHT, workload.WIDTH))
+    job = make_job(load_labels("idd"), resolution=(workload.HEIGHT, workload.WIDTH))
     gts, preds = (open_source(location) for location in locations)
     pairs = list_pairs(gts, preds)
     cpu = CpuEngine(threads)
-    confusions = [result.confusion for result in cpu.score(pairs[:DISTINCT], gts, preds, task)]
-    cells = np.zeros((len(confusions), *[task.n_classes + 2] * 2), np.int64)
+    confusions = [result.confusion for result in cpu.count(job, pairs[:DISTINCT], gts, preds)]
+    cells = np.zeros((len(confusions), *[job.n_classes + 2] * 2), np.int64)
     cells[:, :-1, :-1] = confusions
     device = IdleDevice(cells)
     engine = CudaEngine(threads, device=device)
-    first = engine.score(pairs, gts, preds, task)[0].confusion
+    first = engine.count(job, pairs, gts, preds)[0].confusion
     if not np.array_equal(first, confusions[0]):
         raise ValueError("the engine does not give what its device has counted")
-    score = partial(engine.score, pairs, gts, preds, task)
-    rows = [timed_row({"what": "engine", "from": place, "threads": threads}, len(pairs), score, repeat)]
+    count = partial(engine.count, job, pairs, gts, preds)
+    rows = [timed_row({"what": "engine", "from": place, "threads": threads}, len(pairs), count, repeat)]
     engine.close()
     cpu.close()
     gts.close()
@@ -144,7 +144,7 @@ def _measure(
 
     with (
         mock.patch.object(cuda, "CupyDevice", return_value=device),
-        mock.patch.object(cuda, "available", return_value=(True, device.describe(), 1)),
+        mock.patch.object(cupy_device, "available", return_value=(True, device.describe(), 1)),
     ):
         whole()
         rows.append(

@@ -36,6 +36,7 @@ from bench.output import write_json
 from bench.workload import HEIGHT, WIDTH, zlib_stream
 from gpu_eval import score_instances, synthetic
 from gpu_eval.engines.cpu.engine import CpuEngine
+from gpu_eval.engines.instance import InstanceJob
 from gpu_eval.inputs.instance_split import read_split
 from gpu_eval.inputs.sources import open_source
 from gpu_eval.labels import load_labels
@@ -236,7 +237,7 @@ def _engine_alone(split: Split) -> Callable[[], None]:
 
     def count() -> None:
         for first in range(0, len(images), SHARD):
-            for result in engine.overlaps(images[first : first + SHARD], gts, preds):
+            for result in engine.count(InstanceJob(), images[first : first + SHARD], gts, preds):
                 if result.errors or result.decoders["pillow"]:
                     raise ValueError(f"not the engine under test: {result.errors or result.decoders}")
 

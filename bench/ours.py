@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bench.workload import HEIGHT, WIDTH
 from gpu_eval.engines.cpu.engine import CpuEngine
-from gpu_eval.engines.engine import ScoreTask, make_task
+from gpu_eval.engines.semantic import SemanticJob, make_job
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.inputs.sources import Entry, Source, open_source
 from gpu_eval.labels import load_labels
@@ -25,7 +25,7 @@ def score_pairs(gt_files: list[Path], pred_files: list[Path], threads: int) -> n
     """
     pairs, gts, preds = _split(tuple(gt_files), tuple(pred_files))
     total = np.zeros((27, 27), dtype=np.int64)
-    for pair, result in zip(pairs, _engine(threads).score(pairs, gts, preds, _task()), strict=True):
+    for pair, result in zip(pairs, _engine(threads).count(_job(), pairs, gts, preds), strict=True):
         if result.confusion is None:
             raise ValueError(f"{pair.key}: {result.error}")
         if result.decoder != "simd":
@@ -40,8 +40,8 @@ def _engine(threads: int) -> CpuEngine:
 
 
 @functools.cache
-def _task() -> ScoreTask:
-    return make_task(load_labels("idd"), resolution=(HEIGHT, WIDTH))
+def _job() -> SemanticJob:
+    return make_job(load_labels("idd"), resolution=(HEIGHT, WIDTH))
 
 
 @functools.lru_cache(maxsize=1)

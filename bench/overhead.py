@@ -12,7 +12,7 @@ import numpy as np
 
 import gpu_eval
 from bench import workload
-from gpu_eval.runs.cluster_options import ClusterOptions, joined
+from gpu_eval.runs.cluster_options import ClusterOptions, client_of
 
 # Images per shard, and how many images are scored: enough shards to see one, few enough to wait for.
 SHARD_SIZES = {1: 384, 16: 1024, 256: 2048, 1024: 4096}
@@ -30,7 +30,7 @@ def measure(repeat: int) -> list[dict[str, Any]]:
         splits = {n: workload.link_many(folder / f"split-{n}", n) for n in set(SHARD_SIZES.values())}
         for workers in (1, 2):
             with ExitStack() as stack:
-                cluster = stack.enter_context(joined(ClusterOptions(workers=workers)))
+                cluster = stack.enter_context(client_of(ClusterOptions(workers=workers)))
                 assert cluster is not None
                 for shard_size, images in SHARD_SIZES.items():
                     gts, preds = splits[images]

@@ -27,14 +27,14 @@ from gpu_eval.metrics import average_precision_bootstrap as precision_bootstrap
 from gpu_eval.metrics import bootstrap
 from gpu_eval.metrics.matching import InstanceTable, outcomes
 from gpu_eval.page import html
-from gpu_eval.results import compare, leaderboard
-from gpu_eval.results import semantic_run as report
-from gpu_eval.results.semantic_run import open_run
+from gpu_eval.results import compare, leaderboard, semantic_run
+from gpu_eval.results.semantic_run import Run
 from gpu_eval.run_folder import folder as run_folder
+from gpu_eval.run_folder import parts, semantic_schema
 from gpu_eval.run_folder import semantic_tables as tables
-from gpu_eval.run_folder.schema import FORMAT_VERSION, SEMANTIC
+from gpu_eval.run_folder.schema import FORMAT_VERSION
 from gpu_eval.run_folder.semantic_tables import ImageRow
-from gpu_eval.scheduling import shards as sharding
+from gpu_eval.scheduling.shards import cut
 
 SHARD = 512
 PER_DRIVE = 12
@@ -86,7 +86,7 @@ def run(*, sizes: list[int], repeat: int, out: Path | None) -> int:
 
 
 def _bootstrap_images(runs: list[Path]) -> Callable[[], object]:
-    counted = open_run(runs[0]).image_counts()
+    counted = Run(runs[0]).image_counts()
 
     def stage() -> None:
         sums = bootstrap.resample(counted.sums)
@@ -98,31 +98,31 @@ def _bootstrap_images(runs: list[Path]) -> Callable[[], object]:
 
 
 def _bootstrap_drives(runs: list[Path]) -> Callable[[], object]:
-    counted = open_run(runs[0]).image_counts()
+    counted = Run(runs[0]).image_counts()
     return lambda: counted.resampled(bootstrap.RESAMPLES, 0)
 
 
 def _bootstrap_precision(runs: list[Path]) -> Callable[[], object]:
-    images = int(open_run(runs[0]).facts["images"])
+    images = int(Run(runs[0]).facts["images"])
     judged = outcomes(_instances(images), load_instances("idd"), "autonue")
     units = bootstrap.units([""] * images)
     return lambda: precision_bootstrap.resample(judged, units)
 
 
 def _read(runs: list[Path]) -> Callable[[], object]:
-    return lambda: open_run(runs[0]).image_counts()
+    return lambda: Run(runs[0]).image_counts()
 
 
 def _compare(runs: list[Path]) -> Callable[[], object]:
-    return lambda: compare.compare(open_run(runs[0]), open_run(runs[1]))
+    return lambda: compare.compare(Run(runs[0]), Run(runs[1]))
 
 
 def _leaderboard(runs: list[Path]) -> Callable[[], object]:
-    return lambda: leaderboard.leaderboard([open_run(folder) for folder in runs])
+    return lambda: leaderboard.leaderboard([Run(folder) for folder in runs])
 
 
 def _html(runs: list[Path]) -> Callable[[], object]:
-    return lambda: html.write_report(open_run(runs[0]))
+    return lambda: html.write_report(Run(runs[0]))
 
 
 # What is measured: a function that prepares, untimed, and gives back what is timed. The first has the goal.
@@ -189,7 +189,7 @@ def _write(folder: Path, images: int, which: int) -> None:
     n = space.n_classes
     facts: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "kind": SEMANTIC,
+        "kind": "semantic",
         "complete": False,
         "fingerprint": "bench",
         "decides": {
@@ -201,7 +201,7 @@ def _write(folder: Path, images: int, which: int) -> None:
             "shard_size": SHARD,
         },
         "entry": run_folder.make_entry({}),
-        "labels": report.describe_labels(space),
+        "labels": semantic_schema.describe_labels(space),
         "engine": {"name": "bench", "why": "", "device": ""},
         "created": "2026-01-01T00:00:00+00:00",
         "gts": "gts",
@@ -223,8 +223,7 @@ def _write(folder: Path, images: int, which: int) -> None:
         "seconds": {"listing": 1.0, "scoring": 1.0},
     }
     run_folder.begin(folder, facts)
-    total = np.zeros((n + 1, n + 1), np.int64)
-    for shard in sharding.cut(images, SHARD):
+    for shard in cut(images, SHARD):
         count = shard.last - shard.first
         rng, errors = (
             np.random.default_rng([shard.number, 0]),
@@ -243,9 +242,8 @@ def _write(folder: Path, images: int, which: int) -> None:
             _row(shard.first + i, f"{(shard.first + i) // PER_DRIVE:06d}", f"{shard.first + i:07d}")
             for i in range(count)
         ]
-        sharding.commit(folder, shard, tables.part(rows, list(matrices), space), "bench")
-        total += matrices.sum(axis=0)
-    report.finish(folder, facts, total, space, resamples=0)
+        parts.commit(folder, shard.number, tables.part(rows, list(matrices), space), "bench")
+    semantic_run.finish(folder, facts, resamples=0)
 
 
 def _row(image_id: int, drive: str, name: str) -> ImageRow:

@@ -26,15 +26,16 @@ from bench.output import write_json
 from gpu_eval.inputs.pairs import pair_up
 from gpu_eval.inputs.source import Entry
 from gpu_eval.labels import load_labels
-from gpu_eval.results import images as counts
-from gpu_eval.run_folder import folder as run_folder
-from gpu_eval.run_folder import manifest
+from gpu_eval.results import semantic_images
+from gpu_eval.run_folder import manifest, parts
+from gpu_eval.run_folder import semantic_schema as schema
 from gpu_eval.run_folder import semantic_tables as tables
 from gpu_eval.run_folder.semantic_tables import ImageRow
-from gpu_eval.scheduling import shards as sharding
-from gpu_eval.scheduling.shards import Shard
 from gpu_eval.storage import write_table
-from gpu_eval.tasks.semantic import PART_TABLES
+from gpu_eval.tasks import semantic
+
+# In the order of writing.
+PART_TABLES = tuple(schema.tables().parts)
 
 SUFFIX = "_gtFine_labellevel3Ids.png"
 IMAGES = 1_000_000_000
@@ -56,7 +57,7 @@ class Costs:
     image_reduce_s: float
 
 
-def measure(pairs: int = 100_000, parts: int = 40, shard_size: int = 512) -> Costs:
+def measure(pairs: int = 100_000, part_count: int = 40, shard_size: int = 512) -> Costs:
     """Costs of listing and pairing, of the manifest, and of parts, on this machine's disk."""
     before = _resident()
     started = time.perf_counter()
@@ -68,34 +69,33 @@ def measure(pairs: int = 100_000, parts: int = 40, shard_size: int = 512) -> Cos
     split = pair_up(*sides, gt_suffix=SUFFIX, pred_suffix=SUFFIX, gt_location="gt", pred_location="pred")
     pair_s = (time.perf_counter() - started) / pairs
     pair_bytes = (_resident() - before) / pairs
-    table = manifest.of_pairs(split.pairs)
-    fingerprint_s = _timed(lambda: sharding.fingerprint(table, {})) / pairs
+    table = semantic.to_manifest(split.pairs)
+    fingerprint_s = _timed(lambda: parts.fingerprint(table, {})) / pairs
     with tempfile.TemporaryDirectory(prefix="gpu-eval-bench-") as name:
         folder = Path(name)
-        path = folder / run_folder.MANIFEST
+        path = folder / manifest.FILE
         write_table(path, table, rows_per_group=manifest.ROWS_PER_GROUP)
         manifest_bytes = path.stat().st_size / pairs
         middle = pairs // 2
         manifest_read_s = min(
-            _timed(lambda: manifest.to_pairs(manifest.read(path, middle, middle + shard_size)))
+            _timed(lambda: semantic.to_pairs(manifest.read(folder, middle, middle + shard_size)))
             for _ in range(3)
         )
         labels = load_labels("idd")
         rng = np.random.default_rng(0)
         matrices = [_matrix(rng, labels.n_classes + 1) for _ in range(shard_size)]
         begun = time.perf_counter()
-        for number in range(parts):
+        for number in range(part_count):
             first = number * shard_size
             rows = [_row(first + i, names[first + i]) for i in range(shard_size)]
             part = tables.part(rows, list(matrices), labels)
-            sharding.commit(
-                folder, Shard(number, first, first + shard_size), {n: part[n] for n in PART_TABLES}, "f"
-            )
-        part_write_s = (time.perf_counter() - begun) / parts
-        part_bytes = sum(file.stat().st_size for file in folder.rglob("part-*")) / parts
-        shards = [Shard(number, 0, 0) for number in range(parts)]
-        checked = _timed(lambda: [sharding.is_committed(folder, s, PART_TABLES, "f") for s in shards])
-        reduced = _timed(lambda: counts.read(folder, labels, parts * shard_size))
+            parts.commit(folder, number, {n: part[n] for n in PART_TABLES}, "f")
+        part_write_s = (time.perf_counter() - begun) / part_count
+        part_bytes = sum(file.stat().st_size for file in folder.rglob("part-*")) / part_count
+        numbers = range(part_count)
+        checked = _timed(lambda: [parts.is_committed(folder, n, PART_TABLES, "f") for n in numbers])
+        facts = {"images": part_count * shard_size, "decides": {"shard_size": shard_size}}
+        reduced = _timed(lambda: semantic_images.read(folder, facts, labels))
     return Costs(
         pair_s=pair_s,
         pair_bytes=pair_bytes,
@@ -104,8 +104,8 @@ def measure(pairs: int = 100_000, parts: int = 40, shard_size: int = 512) -> Cos
         manifest_read_s=manifest_read_s,
         part_write_s=part_write_s,
         part_bytes=part_bytes,
-        part_check_s=checked / parts,
-        image_reduce_s=reduced / (parts * shard_size),
+        part_check_s=checked / part_count,
+        image_reduce_s=reduced / (part_count * shard_size),
     )
 
 
@@ -119,7 +119,7 @@ def _row(image: int, name: str) -> ImageRow:
     return ImageRow(
         image_id=image, key=name.removesuffix(SUFFIX), drive=name.split("/")[0], gt_file=name, pred_file=name,
         gt_height=1080, gt_width=1920, pred_height=1080, pred_width=1920, decoder="cuda", status="ok",
-        error_kind=None, error=None, error_file=None, error_found=None, error_expected=None, error_fix=None,
+        errors=[],
         warning=None, gt_outside=0, pred_outside=0,
     )  # fmt: skip
 
