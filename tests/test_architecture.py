@@ -1,114 +1,213 @@
-"""The shape of the house: which file may import what, and who owns a heavy dependency."""
+"""The shape of the house: who imports whom, who owns a heavy dependency, where a task has its files."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import gpu_eval
-from gpu_eval import errors
+from gpu_eval import errors, registry
 
 PACKAGE = Path(gpu_eval.__file__).parent
+DOCS = PACKAGE.parent / "docs"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+SOURCES = {file: path.read_text(encoding="utf-8") for file, path in FILES.items()}
 
-BASE = {"errors", "storage", "version"}
-STATIONS = {*BASE, "labels", "inputs", "engines", "scheduling", "metrics", "report"}
-# What a station may import besides itself; a file at the top is a station of its own.
-MAY_IMPORT: dict[str, set[str]] = {
+MOST_FILES, MOST_LINES = 14, 500
+
+# What each room imports besides itself: no less, so that it says what is, and no more. A file at the top is a
+# room of its own.
+IMPORTS: dict[str, set[str]] = {
+    "__main__": {"cli"},
+    "api": {
+        "engines",
+        "labels",
+        "meter",
+        "metrics",
+        "page",
+        "results",
+        "run_folder",
+        "runs",
+        "storage",
+        "tasks",
+        "thumbnails",
+    },
+    "cli": {
+        "api",
+        "engines",
+        "errors",
+        "metrics",
+        "registry",
+        "results",
+        "runs",
+        "synthetic",
+    },
+    "c_functions": set(),
+    "engines": {"c_functions", "errors", "inputs", "labels", "registry"},
     "errors": set(),
-    "version": set(),
+    "inputs": {"c_functions", "errors", "labels"},
+    "labels": {"errors"},
+    "meter": {"engines", "errors", "labels", "metrics"},
+    "metrics": {"errors", "labels"},
+    "page": {"errors", "labels", "metrics", "registry", "results", "storage"},
+    "registry": set(),
+    "results": {"errors", "labels", "metrics", "page", "registry", "run_folder", "storage"},
+    "run_folder": {"errors", "inputs", "labels", "metrics", "registry", "storage"},
+    "runs": {
+        "engines",
+        "errors",
+        "inputs",
+        "registry",
+        "run_folder",
+        "scheduling",
+        "storage",
+        "tasks",
+    },
+    "scheduling": {"errors", "version"},
     "storage": {"errors"},
     "synthetic": set(),
-    "labels": BASE,
-    "inputs": {*BASE, "labels"},
-    "engines": {*BASE, "labels", "inputs"},
-    "scheduling": {*BASE, "labels", "inputs", "engines"},
-    "metrics": {*BASE, "labels"},
-    "report": {*BASE, "labels", "metrics"},
-    "runs": STATIONS,
-    "meter": STATIONS,
-    "thumbnails": STATIONS,
-    "api": {*STATIONS, "runs", "meter", "thumbnails"},
-    "terminal": {*STATIONS, "runs", "meter", "api"},
-    "options": {"terminal", "runs"},
-    "cli": {*STATIONS, "runs", "meter", "api", "terminal", "options", "synthetic"},
-    "__main__": {"cli"},
+    "tasks": {
+        "engines",
+        "errors",
+        "inputs",
+        "labels",
+        "metrics",
+        "run_folder",
+        "scheduling",
+        "storage",
+        "version",
+    },
+    "thumbnails": {"engines", "errors", "inputs", "labels", "page", "results", "run_folder", "storage"},
+    "version": set(),
 }
+
+# The one circle: a run shows itself through the page, on first use.
+DISPLAYS = {("results/run.py", "page"), ("results/semantic_run.py", "page")}
 
 OWNERS = {
     "numba": {
-        *(f"engines/{name}.py" for name in ("png_kernels", "segment_kernels", "simd")),
-        "inputs/file_kernels.py",
+        "c_functions.py",
+        "engines/png_kernels.py",
+        "engines/simd.py",
+        "engines/cuda/stream_kernels.py",
+        "inputs/read_many.py",
     },
-    "llvmlite": {"engines/simd.py", "inputs/file_kernels.py"},
+    "llvmlite": {"c_functions.py", "engines/simd.py"},
     "deflate": {"engines/libdeflate.py"},
     "fsspec": {"inputs/sources.py"},
     "upath": {"storage.py"},
-    "duckdb": {"report/folder.py"},
-    "altair": {"report/plots.py", "report/run.py"},  # run.py: for its type checker only
-    "vl_convert": {"report/html.py"},
-    "rich": {file for file in FILES if file.startswith("terminal/")},
-    "click": {"cli.py", "options.py"},
-    "cupy": {"engines/cuda.py"},
-    "dask": {"scheduling/cluster.py", "scheduling/starting.py"},
-    # api, crew and joining: for their type checker only
+    "duckdb": {"run_folder/sql.py"},
+    "altair": {"page/charts.py", "results/semantic_run.py"},  # semantic_run: for its type checker only
+    "vl_convert": {"page/html.py"},
+    "rich": {f"cli/{name}.py" for name in ("console", "progress")}
+    | {f"cli/show_{name}.py" for name in ("comparison", "instance", "semantic", "workers")},
+    "click": {"cli/commands.py", "cli/options.py"},
+    "cupy": {"engines/cuda/cupy_device.py", "engines/cuda/arrays.py"},
+    "dask": {"scheduling/dask_cluster.py"},
+    # api, drive, workers and cluster_options: for their type checker only
     "distributed": {
-        *(f"scheduling/{name}.py" for name in ("cluster", "starting")),
-        *(f"runs/{name}.py" for name in ("crew", "joining")),
+        *(f"scheduling/dask_{name}.py" for name in ("cluster", "executor")),
+        *(f"runs/{name}.py" for name in ("cluster_options", "drive", "workers")),
         "api.py",
     },
-    "cloudpickle": {"scheduling/cluster.py"},
+    "cloudpickle": {"scheduling/dask_executor.py"},
     "pycocotools": set(),
 }
 
-SPEAKERS = {"cli.py", "terminal/console.py"}
+SPEAKERS = {"cli/commands.py", "cli/console.py"}
+
+# Where a task has no file of its name in a room, and which file stands for it.
+EXCEPTIONS: Mapping[tuple[str, str], str] = {
+    ("labels", "semantic"): "labels/space.py",  # the label space of all tasks
+    ("inputs", "semantic"): "inputs/pairs.py",  # pairing, which other splits begin with
+    ("metrics", "instance"): "metrics/matching.py",  # and average_precision.py
+}
+# Rooms whose files of a task are imported by name, in no need of the registry.
+MORE_ROOMS = {"labels": "gpu_eval.labels.{}_space", "inputs": "gpu_eval.inputs.{}_split"} | {
+    "metrics": "gpu_eval.metrics.{}"
+}
 
 
-def imported(path: Path) -> Iterator[str]:
+def imported(file: str) -> Iterator[str]:
     """Full names of all modules that a file imports, at its top or inside functions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(SOURCES[file])):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
+            assert node.level == 0, f"{file}: relative import"
             assert node.module is not None
-            yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def stations_imported(path: Path) -> set[str]:
-    parts = (name.split(".") for name in imported(path))
-    names = {name[1] for name in parts if name[0] == "gpu_eval" and len(name) > 1}
-    return {name for name in names if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()}
+def file_of(module: str) -> str | None:
+    """The file of the package that a full name is in; None for other packages."""
+    parts = module.split(".")
+    if parts[0] != "gpu_eval":
+        return None
+    for length in range(len(parts), 1, -1):
+        place = "/".join(parts[1:length])
+        for file in (f"{place}.py", f"{place}/__init__.py"):
+            if file in FILES:
+                return file
+    return None  # a name of the package's own top
 
 
-def station(file: str) -> str:
+def files_imported(file: str) -> set[str]:
+    return {found for found in map(file_of, imported(file)) if found is not None and found != file}
+
+
+def room(file: str) -> str:
     return file.split("/")[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file != "__init__.py"])
-def test_imports_run_one_way(file: str) -> None:
-    here = station(file)
-    assert here in MAY_IMPORT, f"{file} is new: say in MAY_IMPORT where it stands"
-    assert stations_imported(FILES[file]) <= MAY_IMPORT[here] | {here}
+@pytest.mark.parametrize("name", IMPORTS)
+def test_a_room_imports_what_is_said_here_and_nothing_else(name: str) -> None:
+    files = [file for file in FILES if room(file) == name]
+    assert {room(other) for file in files for other in files_imported(file)} - {name} == IMPORTS[name]
+
+
+def test_every_room_is_said_here() -> None:
+    assert {room(file) for file in FILES} - {"__init__"} == set(IMPORTS)
+
+
+def test_files_import_each_other_in_no_circle() -> None:
+    graph = {
+        file: {other for other in files_imported(file) if (file, room(other)) not in DISPLAYS}
+        for file in FILES
+    }
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+    assert set(order) == set(FILES)
+
+
+@pytest.mark.parametrize(("file", "page"), sorted(DISPLAYS))
+def test_a_run_loads_the_page_when_it_is_shown_and_not_before(file: str, page: str) -> None:
+    at_top = {
+        node.module
+        for node in ast.parse(SOURCES[file]).body
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+    }
+    assert not any(module.startswith(f"gpu_eval.{page}") for module in at_top)
 
 
 @pytest.mark.parametrize("module", OWNERS)
 def test_heavy_dependency_has_one_owner(module: str) -> None:
-    users = {
-        file for file, path in FILES.items() if module in {name.split(".")[0] for name in imported(path)}
-    }
+    users = {file for file in FILES if module in {name.split(".")[0] for name in imported(file)}}
     assert users <= OWNERS[module]
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file not in SPEAKERS])
 def test_only_the_command_line_prints_exits_or_catches_everything(file: str) -> None:
     told = []
-    for node in ast.walk(ast.parse(FILES[file].read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(SOURCES[file])):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             if name in ("print", "exit", "quit", "sys.exit", "os._exit"):
@@ -124,7 +223,68 @@ def test_only_the_command_line_prints_exits_or_catches_everything(file: str) -> 
 
 @pytest.mark.parametrize("file", FILES)
 def test_no_file_is_over_500_lines(file: str) -> None:
-    assert len(FILES[file].read_text(encoding="utf-8").splitlines()) <= 500
+    assert len(SOURCES[file].splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in FILES.values()}), ids=lambda path: path.name
+)
+def test_no_room_has_more_than_14_files(folder: Path) -> None:
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= MOST_FILES
+
+
+class TestTasks:
+    """A task is one word, which names its file in every room."""
+
+    @pytest.mark.parametrize("task", registry.TASKS)
+    @pytest.mark.parametrize("place", {**registry.ROOMS, **MORE_ROOMS})
+    def test_a_task_has_a_file_of_its_name_in_every_room(self, place: str, task: str) -> None:
+        pattern = {**registry.ROOMS, **MORE_ROOMS}[place]
+        expected = pattern.format(task).removeprefix("gpu_eval.").replace(".", "/") + ".py"
+        exception = EXCEPTIONS.get((place, task))
+        assert (exception or expected) in FILES
+        assert exception is None or expected not in FILES, "an exception that is none any more"
+
+    @pytest.mark.parametrize("file", [file for file in FILES if file != "registry.py"])
+    def test_nothing_but_the_registry_asks_which_task_it_is(self, file: str) -> None:
+        asked = [
+            f"line {node.lineno}: {ast.unparse(node)}"
+            for node in ast.walk(ast.parse(SOURCES[file]))
+            if isinstance(node, ast.Compare)
+            and any(
+                isinstance(side, ast.Constant) and side.value in registry.TASKS
+                for side in (node.left, *node.comparators)
+            )
+        ]
+        assert asked == []
+
+    def test_the_page_on_adding_a_task_names_every_room(self) -> None:
+        page = (DOCS / "adding_a_task.md").read_text(encoding="utf-8")
+        for pattern in {**registry.ROOMS, **MORE_ROOMS}.values():
+            assert f"`{pattern.removeprefix('gpu_eval.').replace('.', '/').format('<task>')}.py`" in page
+        for file in EXCEPTIONS.values():
+            assert f"`{file}`" in page
+
+
+class TestArchitecturePage:
+    def test_it_names_every_file_in_its_room(self) -> None:
+        page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+        top, *rest = re.split(r"\*\*`(\w+)/`\*\*", page)
+        sections = {"": top} | dict(zip(rest[::2], rest[1::2], strict=True))
+        missing = []
+        for file in FILES:
+            place, _, name = file.rpartition("/") if file.count("/") == 0 else file.partition("/")
+            if not name.endswith("__init__.py") and f"`{name}`" not in sections.get(place, ""):
+                missing.append(file)
+        assert missing == []
+
+    def test_every_file_that_it_names_is_there(self) -> None:
+        page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+        root = PACKAGE.parent
+        known = {path.name for folder in ("gpu_eval", "tests", "bench", "kernels", "docs") for path in
+                 (root / folder).rglob("*") if path.is_file()}  # fmt: skip
+        named = re.findall(r"`([\w./-]+\.(?:py|cu|md|csv|sh|html))`", page)
+        assert [name for name in named if Path(name).name not in known] == []
 
 
 def test_public_names_resolve_and_are_sorted() -> None:

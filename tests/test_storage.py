@@ -40,7 +40,7 @@ score_there = partial(score, out=URL, shard_size=4)
 def test_run_at_a_url_has_the_tables_of_one_in_a_folder(split: TinySplit, tmp_path: Path) -> None:
     there = score_there(split)
     here = score(split, tmp_path / "run", shard_size=4)
-    for name in schema.tables():
+    for name in schema.tables_of("semantic").by_name:
         assert there.table(name).equals(here.table(name))
         query = f"SELECT * FROM {name} ORDER BY ALL"
         assert there.sql(query).equals(here.sql(query))
@@ -129,7 +129,7 @@ def test_instance_run_at_a_url_has_the_tables_of_one_in_a_folder(
 ) -> None:
     here = score(instances, tmp_path / "run")
     there = score(instances, URL)
-    for name in schema.tables(schema.INSTANCE):
+    for name in schema.tables_of("instance").by_name:
         query = f"SELECT * FROM {name} ORDER BY ALL"
         assert repr(there.sql(query).to_pylist()) == repr(here.sql(query).to_pylist())
     opened = gpu_eval.open_run(URL)

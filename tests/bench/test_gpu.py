@@ -13,7 +13,7 @@ import pytest
 
 from bench import __main__ as command_line
 from bench import gpu, gpu_smoke, host
-from gpu_eval.engines.cuda import engine as cuda
+from gpu_eval.engines.cuda import cupy_device
 from gpu_eval.engines.cuda.engine import CudaEngine
 from tests.support.host_cuda.targets import open_target
 from tests.support.host_cupy import HostCupy, device_of
@@ -43,7 +43,7 @@ def test_options_have_the_split_of_the_benchmark_as_defaults(
 def test_without_a_device_the_reason_is_told_and_the_exit_code_is_2(
     main: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cuda, "available", lambda: (False, "no [cuda] here", 0))
+    monkeypatch.setattr(cupy_device, "available", lambda: (False, "no [cuda] here", 0))
     assert callable(main)
     assert main() == 2
     assert "needs a device: no [cuda] here" in capsys.readouterr().out
@@ -100,7 +100,7 @@ class TestDeviceChecks:
         assert rows >= {(contestant, place) for contestant in ours for place in ("folder", "tar")}
 
     def test_without_a_device_it_says_so(self, tmp_path: Path) -> None:
-        if cuda.available()[0]:
+        if cupy_device.available()[0]:
             pytest.skip("there is a device")
         environment = {**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable}
         script = ["bash", "bench/device_checks.sh"]

@@ -9,6 +9,7 @@ import pytest
 
 import gpu_eval
 from gpu_eval import errors
+from gpu_eval.engines.cuda import cupy_device
 from tests.support.commands import gpu_eval_command
 from tests.support.semantic_split import SUFFIX, TinySplit
 
@@ -87,9 +88,7 @@ class TestScore:
     def test_engine_that_cannot_serve_is_not_replaced_in_silence(
         self, arguments: list[object], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from gpu_eval.engines import engine
-
-        monkeypatch.setattr(engine, "survey", lambda: [engine.EngineStatus("cuda", False, "no driver here")])
+        monkeypatch.setattr(cupy_device, "available", lambda: (False, "no driver here", 0))
         result = gpu_eval_command(*arguments, "--engine", "cuda")
         assert result.exit_code == 2
         assert "no driver here" in result.stderr

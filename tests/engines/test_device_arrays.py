@@ -1,10 +1,10 @@
-"""Label arrays in device memory are counted where they are; where no device serves, the reason is told."""
+"""Label arrays in device memory are counted where they are."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,19 @@ from hypothesis import strategies as st
 
 import gpu_eval
 from bench import gpu_smoke
-from gpu_eval.engines.cuda import arrays as pipeline_arrays
-from gpu_eval.engines.cuda import engine as cuda
-from gpu_eval.engines.cuda.engine import CudaEngine, is_on_device
-from gpu_eval.engines.engine import count_gpus, make_engine, make_task, survey
-from gpu_eval.errors import EngineUnavailable, OptionError
+from gpu_eval.engines.cpu.arrays import count_arrays
+from gpu_eval.engines.cuda import arrays
+from gpu_eval.engines.cuda.arrays import confusion_on_device, is_on_device
+from gpu_eval.engines.cuda.engine import CudaEngine
+from gpu_eval.engines.semantic import make_job
+from gpu_eval.errors import DeviceFailed, EngineUnavailable, OptionError
 from gpu_eval.labels import load_labels
 from tests.support.host_cuda.targets import TARGETS, open_target
-from tests.support.host_cupy import Array, HostCupy, installed
+from tests.support.host_cupy import HostCupy, installed
+from tests.support.host_cupy_objects import Array
 
 IDD = load_labels("idd")
-TASK = make_task(IDD)
+JOB = make_job(IDD)
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 
 Labels = npt.NDArray[np.integer]
@@ -46,9 +48,9 @@ def cupy(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def _forget_devices() -> Iterator[None]:
     """Devices that the product keeps belong to the CuPy of their test."""
-    cuda._device.cache_clear()
+    arrays._device.cache_clear()
     yield
-    cuda._device.cache_clear()
+    arrays._device.cache_clear()
 
 
 def random_labels(rng: np.random.Generator, shape: list[int], dtype: str) -> Labels:
@@ -61,7 +63,7 @@ def literal(gt: Labels, pred: Labels) -> list[list[int]]:
     sides = []
     for side in (gt, pred):
         values = side.astype(object).ravel().tolist()
-        sides.append([int(TASK.gt_table[value]) if 0 <= value < 256 else 27 for value in values])
+        sides.append([int(JOB.gt_table[value]) if 0 <= value < 256 else 27 for value in values])
     joint = np.zeros((28, 28), np.int64)
     np.add.at(joint, tuple(np.array(side, np.int64) for side in sides), 1)
     return joint.tolist()
@@ -78,30 +80,30 @@ class TestInPlace:
     ) -> None:
         rng = np.random.default_rng(seed)
         gt, pred = (random_labels(rng, shape, dtype) for dtype in dtypes)
-        counted = cuda.confusion_on_device(cupy.asarray(gt), cupy.asarray(pred), TASK)
+        counted = confusion_on_device(cupy.asarray(gt), cupy.asarray(pred), JOB)
         assert counted.tolist() == literal(gt, pred)
 
     @pytest.mark.parametrize("size", [1, 2047, 2048, 2049, 10_000])
     def test_flat_arrays_are_counted_to_the_last_label(self, cupy: Any, size: int) -> None:
         rng = np.random.default_rng(size)
         gt, pred = (rng.integers(0, 28, size, np.uint8) for _ in range(2))
-        counted = cuda.confusion_on_device(cupy.asarray(gt), cupy.asarray(pred), TASK)
+        counted = confusion_on_device(cupy.asarray(gt), cupy.asarray(pred), JOB)
         assert counted.tolist() == literal(gt, pred)
 
     def test_arrays_beyond_the_kernels_counters_are_cut_into_jobs(
         self, cupy: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pipeline_arrays, "MOST_PIXELS", 70)
+        monkeypatch.setattr(arrays, "MOST_PIXELS", 70)
         rng = np.random.default_rng(0)
         gt, pred = (rng.integers(0, 28, (23, 30), np.int16) for _ in range(2))
-        counted = cuda.confusion_on_device(cupy.asarray(gt), cupy.asarray(pred), TASK)
+        counted = confusion_on_device(cupy.asarray(gt), cupy.asarray(pred), JOB)
         assert counted.tolist() == literal(gt, pred)
 
     def test_rows_that_are_apart_are_not_copied(self, cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cupy, "ascontiguousarray", None)
         whole = np.random.default_rng(1).integers(0, 28, (12, 50), np.int32)
         on_device = cupy.asarray(whole)
-        counted = cuda.confusion_on_device(on_device[:, :33], on_device[:, 17:], TASK)
+        counted = confusion_on_device(on_device[:, :33], on_device[:, 17:], JOB)
         assert counted.tolist() == literal(whole[:, :33], whole[:, 17:])
 
     def test_views_that_skip_are_made_contiguous(self, cupy: Any) -> None:
@@ -114,7 +116,7 @@ class TestInPlace:
     def test_work_on_the_callers_stream_comes_first(self, cupy: Any) -> None:
         gt, pred = (random_labels(np.random.default_rng(5), [40, 50], "uint8") for _ in range(2))
         with cupy.cuda.Stream(non_blocking=True):
-            counted = cuda.confusion_on_device(cupy.asarray(gt), cupy.asarray(pred), TASK)
+            counted = confusion_on_device(cupy.asarray(gt), cupy.asarray(pred), JOB)
         assert counted.tolist() == literal(gt, pred)
 
     def test_one_side_on_the_device_is_refused(self, cupy: Any) -> None:
@@ -129,14 +131,22 @@ class TestInPlace:
         with pytest.raises(OptionError, match="shape"):
             gpu_eval.confusion_matrix(cupy.zeros((3, 4), np.uint8), cupy.zeros((4, 3), np.uint8))
 
-    @pytest.mark.usefixtures("cupy")
-    def test_host_arrays_are_uploaded(self) -> None:
-        engine = CudaEngine(threads=1)
-        base = np.random.default_rng(2).integers(0, 30, (40, 130), np.uint8)
-        gt, pred = base[:, ::2], base[:, 1::2]
-        assert engine.confusion(gt, pred, TASK).tolist() == literal(gt, pred)
-        assert not engine.confusion(gt[:0], pred[:0], TASK).any()
-        engine.close()
+    @given(seed=st.integers(0, 2**32), skip=st.integers(1, 3))
+    def test_arrays_count_as_in_host_memory(self, cupy: Any, seed: int, skip: int) -> None:
+        base = np.random.default_rng(seed).integers(0, 30, (40, 130), np.uint8)
+        gt, pred = base[:, ::skip], base[::-1, ::skip]
+        counted = confusion_on_device(cupy.asarray(gt), cupy.asarray(pred), JOB)
+        assert np.array_equal(counted, count_arrays(gt, pred, JOB))
+
+
+def test_a_device_that_fails_under_arrays_says_so_every_time() -> None:
+    open_target("host-forward")
+    made = HostCupy(fails_at=1)
+    with installed(made):
+        sides = [made.zeros((9, 9), np.uint8) for _ in range(2)]
+        for _ in range(2):
+            with pytest.raises(DeviceFailed, match=r"device failed \(found cudaErrorIllegalAddress"):
+                confusion_on_device(*sides, JOB)
 
 
 class Tensor:
@@ -176,14 +186,14 @@ class TestSeveralDevices:
             sides = [two.asarray(side) for side in (gt, pred)]
         with two.cuda.Device(current):
             # On CuPy's stream of device 1, whatever the current device is.
-            assert cuda.confusion_on_device(*sides, TASK).tolist() == literal(gt, pred)
+            assert confusion_on_device(*sides, JOB).tolist() == literal(gt, pred)
 
     def test_tensors_of_another_library_tell_their_device(self, two: HostCupy) -> None:
         gt, pred = (random_labels(np.random.default_rng(7), [9, 11], "int64") for _ in range(2))
         with two.cuda.Device(1):
             sides = [Tensor(two, side) for side in (gt, pred)]
             stream = two.current_stream().ptr
-        assert cuda.confusion_on_device(*sides, TASK).tolist() == literal(gt, pred)
+        assert confusion_on_device(*sides, JOB).tolist() == literal(gt, pred)
         assert [side.told for side in sides] == [[stream], [stream]]
 
     def test_arrays_on_two_devices_are_refused(self, two: HostCupy) -> None:
@@ -233,71 +243,13 @@ class TestWhereItIs:
         assert is_on_device(WithInterface())
 
     def test_an_array_on_a_device_that_cannot_serve_is_refused_with_the_reason(
-        self, install: Callable[[HostCupy | None], None]
+        self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        install(None)
+        monkeypatch.setitem(sys.modules, "cupy", None)
         with pytest.raises(EngineUnavailable, match="CuPy is not installed"):
             gpu_eval.confusion_matrix(OnDevice(), OnDevice())
         with pytest.raises(EngineUnavailable, match="CuPy is not installed"):
             gpu_eval.ConfusionMeter("idd").update(np.zeros(3, np.uint8), OnDevice())
-
-
-@pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[HostCupy | None], None]:
-    """Put a CuPy, or none, in place of the one that is here."""
-    return lambda cupy: monkeypatch.setitem(sys.modules, "cupy", cupy)
-
-
-class TestAvailability:
-    @pytest.mark.parametrize(
-        ("cupy", "told"),
-        [
-            (None, "CuPy is not installed; pip install 'gpu-eval[cuda12]'"),
-            (HostCupy(driver=0), "there is no NVIDIA driver"),
-            (HostCupy(no_device="cudaErrorNoDevice: no CUDA-capable device is detected"), "ErrorNoDevice"),
-            (HostCupy(abilities=()), "there is no CUDA device"),
-            (HostCupy(driver=12040, built_for=13000), "pip install 'gpu-eval[cuda12]' in its place"),
-            (HostCupy(no_nvrtc="libnvrtc.so.12 not found\nmore"), "runtime compiler is missing"),
-            (HostCupy(abilities=["70"]), "found compute capability 7.0, expected 7.5 or newer"),
-        ],
-    )
-    def test_each_reason_is_one_line_that_says_what_to_do(
-        self, install: Any, cupy: HostCupy | None, told: str
-    ) -> None:
-        install(cupy)
-        serves, why, devices = cuda.available()
-        assert (serves, devices) == (False, 0)
-        assert told in why
-        assert "\n" not in why
-        assert "pip install" in why or "--engine cpu" in why
-
-    def test_a_device_is_named_and_counted(self, install: Any) -> None:
-        install(HostCupy(abilities=["90", "90"]))
-        one = "Host executor (1 GiB, compute capability 9.0)"
-        assert cuda.available() == (True, f"{one}, {one}; CuPy 14.2.0", 2)
-        assert count_gpus() == 2
-        assert [(status.name, status.devices) for status in survey()] == [("cpu", 0), ("cuda", 2)]
-
-    def test_auto_takes_the_device_and_says_so(self, install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        install(HostCupy())
-        made = []
-        monkeypatch.setattr(cuda, "CudaEngine", lambda threads: made.append(threads) or "the engine")
-        assert make_engine("auto", 3) == (
-            "the engine",
-            "a CUDA device: Host executor (1 GiB, compute capability 9.0); CuPy 14.2.0",
-        )
-        assert make_engine("cuda", 4) == ("the engine", "asked for")
-        assert make_engine("cpu", 1)[0].name == "cpu"
-        assert made == [3, 4]
-
-    def test_asking_for_cuda_without_a_device_is_an_error(self, install: Any) -> None:
-        install(None)
-        with pytest.raises(EngineUnavailable, match="CuPy is not installed"):
-            make_engine("cuda")
-        engine, why = make_engine("auto", 1)
-        assert engine.name == "cpu"
-        assert "CuPy is not installed" in why
-        engine.close()
 
 
 @pytest.mark.parametrize("target", [TARGETS[-1]])

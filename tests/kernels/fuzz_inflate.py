@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cuda import kernels
 from gpu_eval.engines.cuda.kernels import InflateStatus
 from tests.support import deflate_builder as deflate
 from tests.support.host_cuda.build import SCHEDULES
@@ -57,7 +57,7 @@ def by_kernel(
     target: Target, streams: Streams, *, first_byte: int = 0
 ) -> tuple[list[InflateStatus], list[bytes]]:
     """Status and slot of each stream, all in one launch; what lies around the slots must be untouched."""
-    module = target.load(launch.INFLATE_CU)
+    module = target.load(kernels.INFLATE_CU)
     offsets, at = [], first_byte
     slab = bytearray(first_byte)
     for stream, _ in streams:
@@ -65,11 +65,11 @@ def by_kernel(
         slab += stream
         at += len(stream)
     slab += bytes(-len(slab) % 4)
-    pitches = [-(-size // launch.SLOT_ALIGNMENT + -1) * launch.SLOT_ALIGNMENT for _, size in streams]
-    targets = np.cumsum([launch.SLOT_ALIGNMENT, *pitches], dtype=np.int64)
+    pitches = [-(-size // kernels.SLOT_ALIGNMENT + -1) * kernels.SLOT_ALIGNMENT for _, size in streams]
+    targets = np.cumsum([kernels.SLOT_ALIGNMENT, *pitches], dtype=np.int64)
     output = target.put(np.full(int(targets[-1]), CANARY, np.uint8))
     statuses = target.put(np.full(len(streams), -9, np.int32))
-    launch.inflate(
+    kernels.inflate(
         module,
         target.put(np.frombuffer(bytes(slab), np.uint8)),
         target.put(np.array(offsets, np.int64)),

@@ -13,22 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpu_eval import synthetic
-from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cuda import kernels
 from gpu_eval.engines.resize import index_table
 from tests.reference.overlaps import joint_count
 from tests.support.host_cuda.sanitized import run_sanitized
-from tests.support.host_cuda.targets import TARGETS, HostTarget, Target, open_target
+from tests.support.host_cuda.targets import HostTarget, Target
 
 Labels = npt.NDArray[np.integer]
 Cells = npt.NDArray[np.int64]
 Table = npt.NDArray[np.uint16]
 
 SIZES = ((1, 1), (1, 40), (23, 1), (17, 33), (8, 256), (70, 31), (3, 4200))
-
-
-@pytest.fixture(params=TARGETS)
-def target(request: pytest.FixtureRequest) -> Target:
-    return open_target(request.param)
 
 
 @dataclass(frozen=True)
@@ -55,14 +50,14 @@ class Buffers:
         self.tables: list[int] = []
         self.statuses: list[int] = []
 
-    def add(self, labels: Labels, size: tuple[int, int], status: int) -> launch.MapPlace:
+    def add(self, labels: Labels, size: tuple[int, int], status: int) -> kernels.MapPlace:
         self.maps += bytes(-len(self.maps) % self.alignment)
         at, stride = len(self.maps), labels.shape[1] * labels.itemsize + self.gap
         for row in labels:
             self.maps += row.tobytes() + b"\x63" * self.gap
         self.statuses.append(status)
         rows, columns = (self._table(labels.shape[axis], size[axis]) for axis in (0, 1))
-        return launch.MapPlace(at, stride, rows, columns, len(self.statuses) - 1)
+        return kernels.MapPlace(at, stride, rows, columns, len(self.statuses) - 1)
 
     def _table(self, source: int, shown: int) -> int:
         if source == shown:
@@ -81,14 +76,14 @@ def count(
     bands: int = 2,
     alignment: int = 16,
     gap: int = 0,
-    kernel: launch.Kernel = launch.CONFUSION,
+    kernel: kernels.Kernel = kernels.CONFUSION,
     already: int = 0,
 ) -> Cells:
     """The kernel's matrices; every cell begins at `already`."""
     gts, preds = Buffers(alignment=alignment, gap=gap), Buffers(alignment=alignment, gap=gap)
     preds.tables = gts.tables
     jobs = [
-        launch.pair_job(
+        kernels.pair_job(
             gts.add(pair.gt, pair.shown(), pair.gt_status),
             preds.add(pair.pred, pair.shown(), pair.pred_status),
             *pair.shown(),
@@ -97,11 +92,11 @@ def count(
     ]
     put = target.put
     cells = put(np.full((len(pairs), classes, classes), already, np.int64))
-    launch.confusion(
+    kernels.confusion(
         target.load(kernel.source),
         put(np.frombuffer(bytes(gts.maps), np.uint8)),
         put(np.frombuffer(bytes(preds.maps), np.uint8)),
-        put(np.array(jobs, np.int64).reshape(-1, launch.PAIR_FIELDS)),
+        put(np.array(jobs, np.int64).reshape(-1, kernels.PAIR_FIELDS)),
         put(np.array(gts.tables, np.int32)),
         put(gt_table),
         put(pred_table),
@@ -187,7 +182,7 @@ def small_inputs(target: Target) -> None:
 
 def small_wide_labels(target: Target) -> None:
     pairs = maps_of(2, ((1, 1), (5, 33)), [0, 25, 255, 256, -1], np.int64)
-    holds_for(target, pairs, table_of(26), table_of(26), 28, kernel=launch.CONFUSION_INT64)
+    holds_for(target, pairs, table_of(26), table_of(26), 28, kernel=kernels.confusion_kernel(8, 8))
 
 
 def small_inputs_of_all_widths(target: Target) -> None:
@@ -236,7 +231,7 @@ class TestConfusion:
         gt = synthetic.street_gt(1)
         pred, table = synthetic.street_prediction(gt, 2), table_of(26)
         joint = table[gt].astype(np.int64) * 28 + table[pred]
-        found = count(target, [PairOfMaps(gt, pred)], table, table, 28, bands=launch.bands(1, 1080))
+        found = count(target, [PairOfMaps(gt, pred)], table, table, 28, bands=kernels.bands(1, 1080))
         assert np.array_equal(found[0], np.bincount(joint.ravel(), minlength=28 * 28).reshape(28, 28))
 
     def test_sides_have_tables_of_their_own(self, target: Target) -> None:
@@ -257,7 +252,7 @@ class TestConfusion:
     def test_wide_labels_beyond_the_table_are_outside(
         self, target: Target, gt_type: type[np.integer], pred_type: type[np.integer]
     ) -> None:
-        kernel = launch.confusion_kernel(gt_type().itemsize, pred_type().itemsize)
+        kernel = kernels.confusion_kernel(gt_type().itemsize, pred_type().itemsize)
         pairs = []
         for height, width in ((1, 1), (17, 33), (5, 1300)):
             rng = np.random.default_rng(width)
@@ -281,7 +276,7 @@ class TestConfusion:
     def test_pair_with_a_broken_map_is_skipped_and_its_neighbours_are_exact(self, target: Target) -> None:
         good = maps_of(11, ((9, 40),), IDD)[0]
         broken_gt = PairOfMaps(good.gt, good.pred, gt_status=2)
-        broken_pred = PairOfMaps(good.gt, good.pred, pred_status=launch.UNKNOWN_FILTER)
+        broken_pred = PairOfMaps(good.gt, good.pred, pred_status=kernels.UNKNOWN_FILTER)
         found = count(target, [good, broken_gt, good, broken_pred, good], table_of(26), table_of(26), 28)
         wanted = expected(good, table_of(26), table_of(26), 28)
         assert [cells.tolist() == wanted for cells in found] == [True, False, True, False, True]
@@ -330,27 +325,27 @@ class TestOnTheHost:
         run_sanitized(mode, f"{__name__}:{inputs}")
 
     def test_target_whose_pixels_pass_32_bits_is_refused(self) -> None:
-        place = launch.MapPlace(0, 0)
-        launch.pair_job(place, place, 65535, 65537)
+        place = kernels.MapPlace(0, 0)
+        kernels.pair_job(place, place, 65535, 65537)
         with pytest.raises(ValueError, match="65536x65536"):
-            launch.pair_job(place, place, 65536, 65536)
+            kernels.pair_job(place, place, 65536, 65536)
 
     def test_wrapper_refuses_arrays_that_the_kernel_would_misread(self) -> None:
         flat = {kind: np.zeros(2, kind) for kind in (np.uint8, np.int32)}
         table = np.zeros(256, np.uint16)
-        pairs, cells = np.zeros((1, launch.PAIR_FIELDS), np.int64), np.zeros((1, 28, 28), np.int64)
+        pairs, cells = np.zeros((1, kernels.PAIR_FIELDS), np.int64), np.zeros((1, 28, 28), np.int64)
         byte, word = flat[np.uint8], flat[np.int32]
         good = [byte, byte, pairs, word, table, table, word, word, cells]
-        module = HostTarget("forward").load(launch.CONFUSION.source)
+        module = HostTarget("forward").load(kernels.CONFUSION.source)
         for place in range(len(good)):
             bad = [*good[:place], good[place].astype(np.float32), *good[place + 1 :]]
             with pytest.raises(TypeError, match="float32"):
-                launch.confusion(module, *bad, bands=1)
+                kernels.confusion(module, *bad, bands=1)
         with pytest.raises(ValueError, match="259 classes"):
-            launch.confusion(module, *good[:-1], np.zeros((1, 259, 259), np.int64), bands=1)
+            kernels.confusion(module, *good[:-1], np.zeros((1, 259, 259), np.int64), bands=1)
 
     def test_bands_fill_the_device_and_stay_worth_their_price(self) -> None:
-        assert launch.bands(1, 1080) == 1080 // launch.MIN_ROWS
-        assert launch.bands(10_000, 1080) == 1
-        assert launch.bands(100, 1080) * 100 >= launch.ENOUGH_BLOCKS
-        assert launch.bands(0, 0) == 1
+        assert kernels.bands(1, 1080) == 1080 // kernels.MIN_ROWS
+        assert kernels.bands(10_000, 1080) == 1
+        assert kernels.bands(100, 1080) * 100 >= kernels.ENOUGH_BLOCKS
+        assert kernels.bands(0, 0) == 1

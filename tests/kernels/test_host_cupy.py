@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu_eval.engines.cuda import kernels as launch
-from gpu_eval.engines.cuda.engine import CupyDevice
+from gpu_eval.engines.cuda import kernels
+from gpu_eval.engines.cuda.cupy_device import CupyDevice
 from tests.support.host_cuda.targets import open_target
-from tests.support.host_cupy import GARBAGE, Array, CUDARuntimeError, HostCupy, device_of
+from tests.support.host_cupy import HostCupy, device_of
+from tests.support.host_cupy_objects import GARBAGE, Array, CUDARuntimeError
 
 
 @pytest.fixture
@@ -104,14 +105,14 @@ class TestRefusals:
         assert cupy.current_device == 0
 
     def test_memory_of_another_device_is_no_argument(self, cupy: HostCupy) -> None:
-        module = cupy.RawModule(code=launch.GATHER.source.text(), options=launch.GATHER.source.options())
+        module = cupy.RawModule(code=kernels.GATHER.source.text(), options=kernels.GATHER.source.options())
         with cupy.cuda.Device(1):
             array = cupy.zeros(4, np.uint8)
         with pytest.raises(CUDARuntimeError, match="a kernel of device 0 with memory of device 1"):
             module.get_function("gather")((1,), (32,), (array,))
 
     def test_host_arrays_are_no_arguments(self, cupy: HostCupy) -> None:
-        module = cupy.RawModule(code=launch.GATHER.source.text(), options=launch.GATHER.source.options())
+        module = cupy.RawModule(code=kernels.GATHER.source.text(), options=kernels.GATHER.source.options())
         with pytest.raises(TypeError, match="Unsupported type"):
             module.get_function("gather")((1,), (32,), (np.zeros(4),))
 

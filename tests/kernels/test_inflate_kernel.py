@@ -10,42 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cuda import kernels
 from gpu_eval.engines.cuda.kernels import InflateStatus
 from gpu_eval.inputs.png import parse
 from gpu_eval.synthetic import street_gt, street_prediction
-from tests.kernels.fuzz_inflate import by_kernel, by_zlib, check, compressed, fuzz, make_streams, street_rows
+from tests.kernels.fuzz_inflate import by_kernel, check, compressed, make_streams, street_rows
+from tests.kernels.inflate_streams import (
+    HELLO,
+    OK,
+    REFUSED,
+    STREAM,
+    assert_inflates,
+    statuses,
+)
 from tests.support import deflate_builder as deflate
-from tests.support.host_cuda.build import SCHEDULES
 from tests.support.host_cuda.sanitized import run_sanitized
-from tests.support.host_cuda.targets import TARGETS, Target, open_target
+from tests.support.host_cuda.targets import Target
 from tests.support.png_builder import build_png
 from tests.support.shared import SHARED, needs_shared
-
-OK, CORRUPT, SHORT = InflateStatus.OK, InflateStatus.CORRUPT, InflateStatus.SHORT
-TOO_LONG, TRUNCATED, REFUSED = InflateStatus.TOO_LONG, InflateStatus.TRUNCATED, InflateStatus.REFUSED
-
-CI_STREAMS = 20_000  # over the three schedules of the host
-
-HELLO = b"hello hello hello, said the row above to the row below"
-STREAM = zlib.compress(HELLO)
-
-
-@pytest.fixture(params=TARGETS)
-def target(request: pytest.FixtureRequest) -> Target:
-    return open_target(request.param)
-
-
-def statuses(target: Target, streams: list[tuple[bytes, int]]) -> list[InflateStatus]:
-    return by_kernel(target, streams)[0]
-
-
-def assert_inflates(target: Target, streams: list[bytes]) -> None:
-    """Each stream gives zlib's bytes."""
-    expected = [zlib.decompress(stream) for stream in streams]
-    found, slots = by_kernel(target, [(s, len(e)) for s, e in zip(streams, expected, strict=True)])
-    assert found == [OK] * len(streams)
-    assert slots == expected
 
 
 def small_inputs(target: Target) -> None:
@@ -84,9 +66,9 @@ def gathered(target: Target, cuts: list[int]) -> None:
     begin = upload + -upload % 4 + 1
     ends = begin + np.cumsum([len(piece) for piece in pieces])
     lengths = np.array([len(piece) for piece in pieces], np.int32)
-    module = target.load(launch.INFLATE_CU)
+    module = target.load(kernels.INFLATE_CU)
     on_target = target.put(np.frombuffer(bytes(slab), np.uint8))
-    launch.gather(
+    kernels.gather(
         module,
         on_target,
         target.put(np.array(sources, np.int64)),
@@ -201,168 +183,6 @@ class TestStreams:
         assert_inflates(target, [parse(file.read_bytes(), file.name)[1] for file in files])
 
 
-class TestBadStreams:
-    def test_every_prefix_is_truncated(self, target: Target) -> None:
-        streams = [(STREAM[:cut], len(HELLO)) for cut in range(len(STREAM))]
-        streams += [(zlib.compress(HELLO, 0)[:cut], len(HELLO)) for cut in range(len(HELLO) + 11)]
-        assert statuses(target, streams) == [TRUNCATED] * len(streams)
-
-    def test_a_truncated_stream_stops_soon_instead_of_filling_its_slot(self, target: Target) -> None:
-        # The code of the literal 0 is a zero bit, which is also what reads beyond the end give.
-        literals = [1, *[0] * 255, 1]
-        stream = deflate.dynamic_stream([0] * 100, literals, [0])[:-6]
-        (status,), (slot,) = by_kernel(target, [(stream, 1 << 20)])
-        assert status == TRUNCATED
-        assert slot[4096:] == bytes([0xA5]) * ((1 << 20) - 4096)
-
-    def test_short_stream_is_short_and_long_stream_is_too_long(self, target: Target) -> None:
-        fills = zlib.compress(bytes(1000))
-        sizes = [len(HELLO) + 1, len(HELLO) - 1, 0]
-        found = statuses(target, [(STREAM, size) for size in sizes] + [(fills, 999), (fills, 1001)])
-        assert found == [SHORT, TOO_LONG, TOO_LONG, TOO_LONG, SHORT]
-
-    def test_a_wrong_checksum_is_corrupt(self, target: Target) -> None:
-        streams = []
-        for byte in range(1, 5):
-            broken = bytearray(STREAM)
-            broken[-byte] ^= 1
-            streams.append((bytes(broken), len(HELLO)))
-        assert statuses(target, streams) == [CORRUPT] * 4
-
-    @pytest.mark.parametrize("length", [1, 31, 32, 33, 258])
-    def test_the_checksum_counts_bytes_of_every_kind(self, target: Target, length: int) -> None:
-        data = bytes([255]) * 66_000 + bytes(range(256)) * 5  # both sums wrap around many times
-        tokens: list[deflate.Token] = [255, *[(258, 1)] * 300, 3, 4]
-        tokens += [(max(length, 3), distance) for distance in (1, 2, 300, 5000)]
-        assert_inflates(target, [zlib.compress(data), zlib.compress(data, 0), deflate.fixed_stream(tokens)])
-
-    @pytest.mark.parametrize(
-        ("header", "accepted"),
-        [
-            (b"\x78\x01", True),
-            (b"\x18\x19", True),  # a window of 512 bytes
-            (b"\x78\x02", False),  # not a multiple of 31
-            (b"\x79\x9b", False),  # method 9
-            (b"\x88\x1c", False),  # a window of 65,536 bytes
-            (b"\x78\xbb", False),  # a preset dictionary
-        ],
-    )
-    def test_the_header_is_checked(self, target: Target, header: bytes, accepted: bool) -> None:
-        stream = header + STREAM[2:]
-        assert by_zlib(stream, len(HELLO))[0] == (OK if accepted else CORRUPT)
-        assert statuses(target, [(stream, len(HELLO))]) == [OK if accepted else CORRUPT]
-
-    def test_block_type_3_is_corrupt(self, target: Target) -> None:
-        assert statuses(target, [(b"\x78\x9c\x07" + bytes(20), 9)]) == [CORRUPT]
-
-    def test_a_stored_block_with_a_wrong_complement_is_corrupt(self, target: Target) -> None:
-        stream = bytearray(zlib.compress(HELLO, 0))
-        stream[5] ^= 1
-        assert statuses(target, [(bytes(stream), len(HELLO))]) == [CORRUPT]
-
-    @pytest.mark.parametrize("length", [3, 258])
-    def test_a_distance_before_the_beginning_is_corrupt(self, target: Target, length: int) -> None:
-        streams = []
-        for distance in (1, 2, 33, 32768):
-            bits = deflate.Bits()
-            have = list(range(min(distance - 1, 200)))
-            deflate.fixed_block([*have, (length, distance)], bits=bits)
-            streams.append((deflate.wrap(bits, b""), 1000))
-        assert statuses(target, streams) == [CORRUPT] * 4
-
-    def test_symbols_that_deflate_does_not_have_are_corrupt(self, target: Target) -> None:
-        streams = []
-        for symbol in (286, 287):
-            bits = deflate.Bits()
-            bits.put(0b011, 3)
-            bits.put_code(*deflate.canonical_codes(deflate.FIXED_LITERALS)[symbol])
-            streams.append((deflate.wrap(bits, b"") + bytes(9), 100))
-        for symbol in (30, 31):
-            bits = deflate.Bits()
-            bits.put(0b011, 3)
-            deflate.put_tokens(bits, [0, 0], deflate.FIXED_LITERALS, [], end=False)
-            bits.put_code(1, 7)  # length 3
-            bits.put_code(symbol, 5)
-            streams.append((deflate.wrap(bits, b"") + bytes(9), 100))
-        assert statuses(target, streams) == [CORRUPT] * 4
-
-    @pytest.mark.parametrize(
-        ("literals", "distances"),
-        [
-            ([1, 1, *[0] * 254, 1], [0]),  # over-subscribed
-            ([2, 2, *[0] * 254, 2], [0]),  # incomplete
-            ([*[0] * 256, 2], [0]),  # one symbol, but of two bits
-            ([1, 1, *[0] * 255], [0]),  # no end of block
-            ([1, *[0] * 255, 1], [1, 1, 1]),
-            ([1, *[0] * 255, 1], [2, 2, 2]),
-            ([1, *[0] * 255, 1], [2]),
-        ],
-    )
-    def test_a_code_that_is_no_prefix_code_is_corrupt(
-        self, target: Target, literals: list[int], distances: list[int]
-    ) -> None:
-        bits = deflate.Bits()
-        deflate.dynamic_block([], literals, distances, bits=bits) if literals[256] else no_end(bits, literals)
-        stream = deflate.wrap(bits, b"") + bytes(9)
-        assert by_zlib(stream, 0)[0] == CORRUPT
-        assert statuses(target, [(stream, 0)]) == [CORRUPT]
-
-    def test_code_lengths_in_a_bad_code_are_corrupt(self, target: Target) -> None:
-        streams = []
-        for lengths in ([0] * 19, [1, *[0] * 18], [1, 1, 1, *[0] * 16], [2, 2, 2, *[0] * 16]):
-            bits = deflate.Bits()
-            bits.put(0b101, 3)
-            bits.put(0, 5)
-            bits.put(0, 5)
-            bits.put(15, 4)
-            for symbol in deflate.CODE_LENGTH_ORDER:
-                bits.put(lengths[symbol], 3)
-            streams.append((deflate.wrap(bits, b"") + bytes(200), 10))
-        assert [by_zlib(*stream)[0] for stream in streams] == [CORRUPT] * 4
-        assert statuses(target, streams) == [CORRUPT] * 4
-
-    def test_too_many_symbols_or_repeats_are_corrupt(self, target: Target) -> None:
-        streams = []
-        for literals, distances, code in (
-            (30, 0, 0),
-            (31, 0, 0),
-            (0, 30, 0),
-            (0, 31, 0),
-            (0, 0, 16),
-            (29, 29, 18),
-        ):
-            bits = deflate.Bits()
-            bits.put(0b101, 3)
-            bits.put(literals, 5)
-            bits.put(distances, 5)
-            bits.put(15, 4)
-            for symbol in deflate.CODE_LENGTH_ORDER:
-                bits.put(1 if symbol in (0 if code else 17, code) else 0, 3)
-            bits.put(~0, 100)  # the symbol of the higher value, again and again
-            streams.append((deflate.wrap(bits, b""), 10))
-        assert [by_zlib(*stream)[0] for stream in streams] == [CORRUPT] * 6
-        assert statuses(target, streams) == [CORRUPT] * 6
-
-    def test_a_corrupt_stream_does_not_disturb_its_neighbours(self, target: Target) -> None:
-        rng = np.random.default_rng(2)
-        noise = b"\x78\x9c" + rng.integers(0, 256, 100, dtype=np.uint8).tobytes()
-        found, slots = by_kernel(target, [(STREAM, len(HELLO)), (noise, 50), (STREAM, len(HELLO))])
-        assert found[0] == found[2] == OK
-        assert slots[0] == slots[2] == HELLO
-
-    def test_fuzzed_streams_agree_with_zlib(self, target: Target) -> None:
-        seed = len(SCHEDULES) if target.name == "device" else SCHEDULES.index(target.name[5:])
-        seen = fuzz(target, seed, CI_STREAMS // 3 + 1)
-        assert sum(seen.values()) == CI_STREAMS // 3 + 1
-        assert set(seen) == set(InflateStatus) - {REFUSED}
-
-
-def no_end(bits: deflate.Bits, literals: list[int]) -> None:
-    """A block whose code has no end of block."""
-    bits.put(0b101, 3)
-    deflate.put_dynamic_header(bits, literals, [0])
-
-
 class TestDescriptors:
     @pytest.mark.parametrize(
         "wrong",
@@ -388,8 +208,8 @@ class TestDescriptors:
         slab = np.zeros(904, np.uint8)
         slab[: len(STREAM)] = np.frombuffer(STREAM, np.uint8)
         output, found = target.put(np.full(1024, 0xA5, np.uint8)), target.put(np.zeros(3, np.int32))
-        launch.inflate(
-            target.load(launch.INFLATE_CU),
+        kernels.inflate(
+            target.load(kernels.INFLATE_CU),
             target.put(slab),
             target.put(np.array([row["offset"] for row in rows], np.int64)),
             target.put(np.array([row["length"] for row in rows], np.int32)),
@@ -410,8 +230,8 @@ class TestDescriptors:
     def test_segments_outside_the_slab_are_left_out(self, target: Target) -> None:
         slab = target.put(np.arange(64, dtype=np.uint8))
         sources, targets = [0, -1, 60, 0, 0, 8, 2**63 - 1], [32, 40, 40, -1, 62, 48, 40]
-        launch.gather(
-            target.load(launch.INFLATE_CU),
+        kernels.gather(
+            target.load(kernels.INFLATE_CU),
             slab,
             target.put(np.array(sources, np.int64)),
             target.put(np.array(targets, np.int64)),
@@ -448,13 +268,13 @@ class TestWrapper:
     ) -> None:
         arrays = [*self.RIGHT[:position], wrong, *self.RIGHT[position + 1 :]]
         with pytest.raises(TypeError, match=words):
-            launch.inflate(NoModule(), *arrays)
+            kernels.inflate(NoModule(), *arrays)
 
     def test_statuses_of_kernel_and_wrapper_are_the_same(self) -> None:
-        text = launch.INFLATE_CU.text()
+        text = kernels.INFLATE_CU.text()
         for status in InflateStatus:
             assert re.search(rf"^#define {status.name} {status.value}$", text, re.MULTILINE)
-        assert f"#define MAX_OUTPUT (1ll << {launch.MAX_SLOT.bit_length() - 1})" in text
+        assert f"#define MAX_OUTPUT (1ll << {kernels.MAX_SLOT.bit_length() - 1})" in text
 
 
 class NoModule:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib.resources import files
 
 import pytest
 
-from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cuda import kernels
 from tests.support import nvrtc
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -21,37 +20,40 @@ BLOCK_RESERVES = 1024  # bytes of shared memory that the system takes per block
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(')
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
-KERNEL_FILES = sorted(path.name for path in files("gpu_eval.kernels").iterdir() if path.name.endswith(".cu"))
+CONFUSION_INT64 = kernels.confusion_kernel(8, 8)  # what argmax gives
+
+KERNEL_FILES = sorted(path.name for path in kernels.folder().iterdir() if path.name.endswith(".cu"))
 
 
-def kernels() -> Iterator[launch.Kernel]:
-    """All kernels that `engines/launch.py` launches, with all their variants."""
-    for value in vars(launch).values():
-        if isinstance(value, launch.Kernel):
+def all_kernels() -> Iterator[kernels.Kernel]:
+    """All kernels that `engines/cuda/kernels.py` launches, with all their variants."""
+    yield CONFUSION_INT64
+    for value in vars(kernels).values():
+        if isinstance(value, kernels.Kernel):
             yield value
         elif isinstance(value, dict):
-            yield from (entry for entry in value.values() if isinstance(entry, launch.Kernel))
+            yield from (entry for entry in value.values() if isinstance(entry, kernels.Kernel))
 
 
-def variants() -> list[launch.Source]:
+def variants() -> list[kernels.Source]:
     """The sources of all kernels, once each."""
-    found: dict[tuple[str, tuple[str, ...]], launch.Source] = {}
-    for kernel in kernels():
+    found: dict[tuple[str, tuple[str, ...]], kernels.Source] = {}
+    for kernel in all_kernels():
         found.setdefault((kernel.source.file, kernel.source.options()), kernel.source)
     return list(found.values())
 
 
-def describe(source: launch.Source) -> str:
+def describe(source: kernels.Source) -> str:
     return " ".join([source.file, *source.options()[1:]])
 
 
 def code(file: str) -> str:
-    return _COMMENT.sub("", (files("gpu_eval.kernels") / file).read_text(encoding="utf-8"))
+    return _COMMENT.sub("", (kernels.folder() / file).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("source", variants(), ids=describe)
-def test_kernels_compile_within_their_budgets(source: launch.Source, architecture: int) -> None:
+def test_kernels_compile_within_their_budgets(source: kernels.Source, architecture: int) -> None:
     library = nvrtc.library()
     if library is None:
         pytest.skip("no nvrtc: the wheel nvidia-cuda-nvrtc-cu12 is not installed")
@@ -59,7 +61,7 @@ def test_kernels_compile_within_their_budgets(source: launch.Source, architectur
         pytest.skip(f"nvrtc {'.'.join(map(str, nvrtc.version(library)))} does not know sm_{architecture}")
     cubin, usages = nvrtc.compile_kernels(library, source.text(), source.options(), architecture)
     assert cubin.startswith(b"\x7fELF")
-    for kernel in kernels():
+    for kernel in all_kernels():
         if kernel.source.file != source.file or kernel.source.options() != source.options():
             continue
         usage = usages[kernel.name]
@@ -84,7 +86,7 @@ def resident_blocks(threads: int, usage: nvrtc.Usage) -> int:
 @pytest.mark.parametrize("file", KERNEL_FILES)
 def test_every_kernel_has_a_launch_and_every_launch_a_kernel(file: str) -> None:
     written = set(_KERNEL.findall(code(file)))
-    assert written == {kernel.name for kernel in kernels() if kernel.source.file == file}
+    assert written == {kernel.name for kernel in all_kernels() if kernel.source.file == file}
     assert len(re.findall(r"__global__", code(file))) == len(written)
 
 

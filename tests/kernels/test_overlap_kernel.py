@@ -11,19 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cuda import kernels
 from tests.reference.overlaps import overlaps
 from tests.support.host_cuda.sanitized import run_sanitized
-from tests.support.host_cuda.targets import TARGETS, HostTarget, Target, open_target
+from tests.support.host_cuda.targets import HostTarget, Target
 
 Map = npt.NDArray[np.integer]
 
 SIZES = ((1, 1), (1, 40), (23, 1), (17, 33), (8, 256), (3, 4200))
-
-
-@pytest.fixture(params=TARGETS)
-def target(request: pytest.FixtureRequest) -> Target:
-    return open_target(request.param)
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Slab:
         self.data = bytearray()
         self.statuses: list[int] = []
 
-    def add(self, rows: Map, status: int) -> launch.MapPlace:
+    def add(self, rows: Map, status: int) -> kernels.MapPlace:
         self.data += bytes(-len(self.data) % self.alignment)
         at = len(self.data)
         size = rows.shape[1] * rows.itemsize
@@ -61,7 +56,7 @@ class Slab:
         for row in rows:
             self.data += row.tobytes().ljust(pitch, b"\x41")
         self.statuses.append(status)
-        return launch.MapPlace(at, pitch, status=len(self.statuses) - 1)
+        return kernels.MapPlace(at, pitch, status=len(self.statuses) - 1)
 
 
 def run_kernels(
@@ -72,34 +67,34 @@ def run_kernels(
     places = [gts.add(image.gt.astype(">u2"), image.gt_status) for image in images]
     sizes = [(image.gt.shape[0], image.gt.shape[1]) for image in images]
     put = target.put
-    module = target.load(launch.OVERLAP.source)
+    module = target.load(kernels.OVERLAP.source)
     gt_bytes = put(np.frombuffer(bytes(gts.data), np.uint8))
     gt_statuses = put(np.array(gts.statuses, np.int32))
-    gt_jobs = [launch.gt_job(place, *size) for place, size in zip(places, sizes, strict=True)]
-    marked = put(np.zeros((len(images), launch.MARK_WORDS), np.uint32))
-    launch.mark_values(
+    gt_jobs = [kernels.gt_job(place, *size) for place, size in zip(places, sizes, strict=True)]
+    marked = put(np.zeros((len(images), kernels.MARK_WORDS), np.uint32))
+    kernels.mark_values(
         module, gt_bytes, put(np.array(gt_jobs, np.int64).reshape(-1, 5)), gt_statuses, marked, bands=bands
     )
     marks = target.get(marked)
-    values = [launch.marked_values(row) for row in marks]
+    values = [kernels.marked_values(row) for row in marks]
 
     jobs, rows, room = [], [], 0
     for number, (image, place, size) in enumerate(zip(images, places, sizes, strict=True)):
-        everywhere = launch.MapPlace(-1, 0)
+        everywhere = kernels.MapPlace(-1, 0)
         of_masks = [masks.add(mask.astype(np.uint8), image.mask_status) for mask in image.masks]
         for mask in [everywhere, *of_masks]:
             ids = len(values[number])
-            jobs.append(launch.mask_job(place, mask, *size, image=number, counts_at=room, ids=ids))
+            jobs.append(kernels.mask_job(place, mask, *size, image=number, counts_at=room, ids=ids))
             rows.append((room, number))
             room += ids
     counted = put(np.zeros(room, np.int64))
-    launch.overlap(
+    kernels.overlap(
         module,
         gt_bytes,
         put(np.frombuffer(bytes(masks.data), np.uint8)),
-        put(np.array(jobs, np.int64).reshape(-1, launch.MASK_FIELDS)),
+        put(np.array(jobs, np.int64).reshape(-1, kernels.MASK_FIELDS)),
         marked,
-        put(launch.ranks_of(marks)),
+        put(kernels.ranks_of(marks)),
         gt_statuses,
         put(np.array(masks.statuses, np.int32)),
         counted,
@@ -218,7 +213,7 @@ class TestOverlap:
     def test_broken_maps_are_skipped_and_their_neighbours_are_exact(self, target: Target) -> None:
         good = image_of(11, 9, 40)
         broken_gt = InstanceImage(good.gt, good.masks, gt_status=1)
-        broken_mask = InstanceImage(good.gt, good.masks, mask_status=launch.UNKNOWN_FILTER)
+        broken_mask = InstanceImage(good.gt, good.masks, mask_status=kernels.UNKNOWN_FILTER)
         found = run_kernels(target, [good, broken_gt, good, broken_mask])
         wanted = [dict(table) for table in overlaps(good.gt, good.masks)]
         assert found[0].masks == found[2].masks == wanted
@@ -244,42 +239,45 @@ class TestOnTheHost:
         """The host may count some values only; nothing lands beside its row."""
         target = HostTarget("forward")
         gt = np.array([[5, 6, 7, 8]], ">u2")
-        marks = np.zeros((1, launch.MARK_WORDS), np.uint32)
+        marks = np.zeros((1, kernels.MARK_WORDS), np.uint32)
         marks[0, 0] = 1 << 5 | 1 << 6 | 1 << 8
         none = np.zeros(0, np.int32)
         for ids, wanted in ((3, [1, 1, 1, 0]), (2, [1, 1, 0, 0]), (0, [0, 0, 0, 0])):
-            job = launch.mask_job(
-                launch.MapPlace(0, 8), launch.MapPlace(-1, 0), 1, 4, image=0, counts_at=0, ids=ids
+            job = kernels.mask_job(
+                kernels.MapPlace(0, 8), kernels.MapPlace(-1, 0), 1, 4, image=0, counts_at=0, ids=ids
             )
             counts = np.zeros(4, np.int64)
-            launch.overlap(
-                target.load(launch.OVERLAP.source), gt.view(np.uint8).ravel(), np.zeros(0, np.uint8),
-                np.array([job], np.int64), marks, launch.ranks_of(marks), none, none, counts, bands=1,
+            kernels.overlap(
+                target.load(kernels.OVERLAP.source), gt.view(np.uint8).ravel(), np.zeros(0, np.uint8),
+                np.array([job], np.int64), marks, kernels.ranks_of(marks), none, none, counts, bands=1,
             )  # fmt: skip
             assert counts.tolist() == wanted
 
     def test_ranks_count_the_marked_values_below_each_word(self) -> None:
-        marks = np.random.default_rng(12).integers(0, 2**32, (3, launch.MARK_WORDS), dtype=np.uint32)
-        ranks = launch.ranks_of(marks)
+        marks = np.random.default_rng(12).integers(0, 2**32, (3, kernels.MARK_WORDS), dtype=np.uint32)
+        ranks = kernels.ranks_of(marks)
         for row, ranks_of_row in zip(marks, ranks, strict=True):
-            values = launch.marked_values(row)
+            values = kernels.marked_values(row)
             assert [int(np.count_nonzero(values < 32 * word)) for word in (0, 1, 77, 2047)] == [
                 int(ranks_of_row[word]) for word in (0, 1, 77, 2047)
             ]
 
     def test_map_whose_pixels_pass_32_bits_is_refused(self) -> None:
-        place = launch.MapPlace(0, 0)
+        place = kernels.MapPlace(0, 0)
         with pytest.raises(ValueError, match="65536x65536"):
-            launch.mask_job(place, place, 65536, 65536, image=0, counts_at=0, ids=1)
+            kernels.mask_job(place, place, 65536, 65536, image=0, counts_at=0, ids=1)
 
     def test_wrappers_refuse_arrays_that_the_kernels_would_misread(self) -> None:
-        module = HostTarget("forward").load(launch.OVERLAP.source)
+        module = HostTarget("forward").load(kernels.OVERLAP.source)
         byte, word, counts = np.zeros(2, np.uint8), np.zeros(2, np.int32), np.zeros(2, np.int64)
-        marks = np.zeros((1, launch.MARK_WORDS), np.uint32)
-        gt_jobs, jobs = np.zeros((1, launch.GT_FIELDS), np.int64), np.zeros((1, launch.MASK_FIELDS), np.int64)
+        marks = np.zeros((1, kernels.MARK_WORDS), np.uint32)
+        gt_jobs, jobs = (
+            np.zeros((1, kernels.GT_FIELDS), np.int64),
+            np.zeros((1, kernels.MASK_FIELDS), np.int64),
+        )
         calls = (
-            (launch.mark_values, [byte, gt_jobs, word, marks]),
-            (launch.overlap, [byte, byte, jobs, marks, marks.astype(np.int32), word, word, counts]),
+            (kernels.mark_values, [byte, gt_jobs, word, marks]),
+            (kernels.overlap, [byte, byte, jobs, marks, marks.astype(np.int32), word, word, counts]),
         )
         for call, good in calls:
             for place in range(len(good)):

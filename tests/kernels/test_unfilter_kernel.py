@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gpu_eval import synthetic
-from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cuda import kernels
 from tests.reference import filters
 from tests.support import png_builder
 from tests.support.host_cuda.sanitized import run_sanitized
-from tests.support.host_cuda.targets import TARGETS, HostTarget, Target, open_target
+from tests.support.host_cuda.targets import HostTarget, Target, open_target
 
 CANARY = 0xA5
 MIXES = ([0], [1], [2], [3], [4], [0, 1, 2, 3, 4], [4, 2, 4, 1, 4, 3])
@@ -52,11 +52,6 @@ class RawImage:
     status: int = 0
 
 
-@pytest.fixture(params=TARGETS)
-def target(request: pytest.FixtureRequest) -> Target:
-    return open_target(request.param)
-
-
 def label_bytes(rng: np.random.Generator, height: int, width: int, bytes_per_pixel: int) -> bytes:
     """A map of flat patches with edges of a pixel's width, each row of which resembles the row above."""
     columns = np.cumsum(rng.random(width) < 0.05)
@@ -73,12 +68,12 @@ def noise_bytes(rng: np.random.Generator, height: int, width: int, bytes_per_pix
 def run_kernel(target: Target, images: Sequence[RawImage]) -> tuple[list[bytes], list[int]]:
     """Pixels, without the padding of rows, and status per image; holds that nothing else was written."""
     raw, raw_at, pixels_at = bytearray(), [], []
-    room = launch.SLOT_ALIGNMENT
+    room = kernels.SLOT_ALIGNMENT
     for image in images:
         raw_at.append(len(raw))
-        raw += image.raw.ljust(launch.padded(len(image.raw)), b"\x77")
+        raw += image.raw.ljust(kernels.padded(len(image.raw)), b"\x77")
         pixels_at.append(room)
-        room += image.height * launch.padded(image.width * image.bytes_per_pixel) + launch.SLOT_ALIGNMENT
+        room += image.height * kernels.padded(image.width * image.bytes_per_pixel) + kernels.SLOT_ALIGNMENT
     pixels = np.full(room, CANARY, np.uint8)
     bytes_per_pixel = images[0].bytes_per_pixel if images else 1
     put = target.put
@@ -86,8 +81,8 @@ def run_kernel(target: Target, images: Sequence[RawImage]) -> tuple[list[bytes],
     given = put(raw_array)
     written = put(pixels)
     statuses = put(np.array([image.status for image in images], np.int32))
-    launch.unfilter(
-        target.load(launch.UNFILTER[bytes_per_pixel].source),
+    kernels.unfilter(
+        target.load(kernels.UNFILTER[bytes_per_pixel].source),
         given,
         put(np.array(raw_at, np.int64)),
         put(np.array([image.height for image in images], np.int32)),
@@ -102,7 +97,7 @@ def run_kernel(target: Target, images: Sequence[RawImage]) -> tuple[list[bytes],
     found, free = [], np.ones(room, bool)
     for image, at in zip(images, pixels_at, strict=True):
         size = image.width * bytes_per_pixel
-        pitch = launch.padded(size)
+        pitch = kernels.padded(size)
         free[at : at + image.height * pitch] = False
         rows = pixels[at : at + image.height * pitch].reshape(image.height, pitch)
         found.append(rows[:, :size].tobytes())
@@ -145,7 +140,7 @@ def small_inputs(target: Target) -> None:
     """What runs under the sanitizers; the third size has a row of two tiles."""
     holds_for(target, batch(1, ((1, 1), (2, 17), (3, 530)), 1, MIXES[-2:]))
     bad = RawImage(bytes([4, 0, 0, 5, 0, 0]), 2, 2)
-    assert run_kernel(target, [bad, bad])[1] == [launch.UNKNOWN_FILTER] * 2
+    assert run_kernel(target, [bad, bad])[1] == [kernels.UNKNOWN_FILTER] * 2
 
 
 def small_inputs_of_both_widths(target: Target) -> None:
@@ -185,7 +180,7 @@ class TestUnfilter:
         found, statuses = run_kernel(target, images)
         for number, (image, pixels) in enumerate(zip(images, found, strict=True)):
             if number in (0, 2, 4):
-                assert statuses[number] == launch.UNKNOWN_FILTER
+                assert statuses[number] == kernels.UNKNOWN_FILTER
             else:
                 assert statuses[number] == 0
                 assert pixels == filters.unfilter(image.raw, 5, 40, 1)
@@ -194,7 +189,7 @@ class TestUnfilter:
         raw = bytes([0, 1, 2, 3]) + bytes([9, 1, 2, 3]) + bytes([0, 4, 5, 6])
         found, statuses = run_kernel(target, [RawImage(raw, 3, 3)])
         assert found == [bytes([1, 2, 3]) + bytes([CANARY] * 6)]
-        assert statuses == [launch.UNKNOWN_FILTER]
+        assert statuses == [kernels.UNKNOWN_FILTER]
 
     def test_image_that_did_not_inflate_is_skipped(self, target: Target) -> None:
         good = RawImage(bytes([0, 7]), 1, 1)
@@ -243,4 +238,4 @@ class TestOnTheHost:
         for place in range(len(good)):
             bad = [*good[:place], good[place].astype(np.float32), *good[place + 1 :]]
             with pytest.raises(TypeError, match="float32"):
-                launch.unfilter(target.load(launch.UNFILTER[1].source), *bad)
+                kernels.unfilter(target.load(kernels.UNFILTER[1].source), *bad)

@@ -14,7 +14,7 @@ from gpu_eval.errors import OptionError
 from gpu_eval.labels import load_labels
 from gpu_eval.metrics import bootstrap, semantic
 from gpu_eval.metrics import confusion as cm
-from gpu_eval.metrics.bootstrap import Columns
+from gpu_eval.metrics.semantic_sums import Columns
 from gpu_eval.results.semantic_run import Run
 from tests.reference import bootstrap as reference
 from tests.support.scoring import score

@@ -25,7 +25,7 @@ from gpu_eval.labels import load_labels
 from gpu_eval.page import charts as plots
 from gpu_eval.page import findings, html
 from gpu_eval.page import worst_images as gallery
-from gpu_eval.results.semantic_run import Run, open_run
+from gpu_eval.results.semantic_run import Run
 from gpu_eval.storage import write_table
 from tests.support import browser
 from tests.support.commands import gpu_eval_command
@@ -52,7 +52,7 @@ def scored(tiny: TinySplit, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def run(scored: Run, tmp_path: Path) -> Run:
     """A copy that a test may change."""
     shutil.copytree(scored.folder, tmp_path / "run")
-    return open_run(tmp_path / "run")
+    return Run(tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_hostile_names_keys_and_facts_stay_text(run: Run) -> None:
     images = images.set_column(images.column_names.index("key"), images.schema.field("key"), keys)
     [part] = (run.folder / "images").iterdir()
     pq.write_table(images, part)
-    changed = open_run(run.folder)
+    changed = Run(run.folder)
     blank = b"\x89PNG"
     pictures = gallery.Pictures((gallery.Thumbnail(0, 1, 1, blank, blank, blank),))
     page = html.page(changed, pictures)
@@ -151,7 +151,7 @@ def test_run_without_intervals_still_makes_a_page(run: Run) -> None:
         table = getattr(run, name)
         kept = [column for column in table.column_names if not column.endswith(("_low", "_high"))]
         write_table(run.folder / f"{name}.parquet", table.select(kept))
-    bare = open_run(run.folder)
+    bare = Run(run.folder)
     assert "The run has no intervals." in html.page(bare)
     assert len(bare.plot_classes().layer) == 3  # bars, numbers, the mean
 
@@ -185,10 +185,10 @@ def test_page_of_4000_images_is_under_5_mb(run: Run) -> None:
     pictures = gallery.Pictures(
         tuple(
             gallery.Thumbnail(row["image_id"], 270, 480, *[noise.getvalue()] * 3)
-            for row in gallery.worst_images(open_run(run.folder), 8)
+            for row in gallery.worst_images(Run(run.folder), 8)
         )
     )
-    path = html.write_report(open_run(run.folder), pictures=pictures)
+    path = html.write_report(Run(run.folder), pictures=pictures)
     assert path.stat().st_size < 5_000_000
 
 

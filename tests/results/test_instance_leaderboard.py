@@ -54,7 +54,7 @@ class TestOrder:
         assert [row["ap"] for row in rows] == sorted((run.ap() for run in runs), reverse=True)
         assert [row["ap50"] for row in rows] == [runs[i].ap50() for i in (2, 0, 1)]
         assert {row["protocol"] for row in rows} == {"autonue"}
-        assert board.schema.equals(schema.board(schema.INSTANCE))
+        assert board.schema.equals(schema.tables_of("instance").board)
         assert not [name for name in board.column_names if "miou" in name]
 
     def test_protocol_of_cityscapes_is_ranked_by_its_own_ap(self, runs: list[InstanceRun]) -> None:

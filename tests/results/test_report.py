@@ -15,7 +15,7 @@ import pytest
 import gpu_eval
 from gpu_eval import errors
 from gpu_eval.results.semantic_run import Run
-from gpu_eval.run_folder import schema
+from gpu_eval.run_folder import schema, semantic_schema
 from tests.reference import semantic as reference
 from tests.support.scoring import score
 from tests.support.semantic_split import CLASSES, HEIGHT, WIDTH, TinySplit, make_split
@@ -41,7 +41,11 @@ def run(scored: tuple[TinySplit, Run]) -> Run:
 
 def files_of(run: Run, name: str) -> list[Path]:
     single = run.folder / f"{name}.parquet"
-    return [single] if name in schema.SINGLE_FILES else sorted((run.folder / name).glob("part-*.parquet"))
+    return (
+        [single]
+        if name in schema.tables_of("semantic").whole
+        else sorted((run.folder / name).glob("part-*.parquet"))
+    )
 
 
 def rows(table: pa.Table, **wanted: Any) -> list[dict[str, Any]]:
@@ -49,11 +53,11 @@ def rows(table: pa.Table, **wanted: Any) -> list[dict[str, Any]]:
 
 
 class TestSchema:
-    @pytest.mark.parametrize("name", schema.tables())
+    @pytest.mark.parametrize("name", schema.tables_of("semantic").by_name)
     def test_written_table_has_the_schema(self, run: Run, name: str) -> None:
-        expected = schema.tables()[name]
+        expected = schema.tables_of("semantic").by_name[name]
         files = files_of(run, name)
-        assert len(files) == (1 if name in schema.SINGLE_FILES else 2)
+        assert len(files) == (1 if name in schema.tables_of("semantic").whole else 2)
         for path in files:
             written = pq.read_schema(path)
             assert written.names == expected.names
@@ -62,12 +66,12 @@ class TestSchema:
                 kept = {key: field.metadata[key] for key in wanted.metadata}
                 assert kept == wanted.metadata
 
-    @pytest.mark.parametrize("name", schema.tables())
+    @pytest.mark.parametrize("name", schema.tables_of("semantic").by_name)
     def test_every_column_says_what_it_means(self, name: str) -> None:
-        for field in schema.tables()[name]:
+        for field in schema.tables_of("semantic").by_name[name]:
             assert field.metadata[b"meaning"], field.name
 
-    @pytest.mark.parametrize("name", schema.tables())
+    @pytest.mark.parametrize("name", schema.tables_of("semantic").by_name)
     def test_column_that_may_not_be_null_is_not(self, run: Run, name: str) -> None:
         for path in files_of(run, name):
             table = pq.read_table(path)
@@ -79,12 +83,12 @@ class TestSchema:
         assert written == schema.markdown(), "run python docs/make_schema.py"
 
     def test_parts_are_zstd(self, run: Run) -> None:
-        for name in schema.tables():
+        for name in schema.tables_of("semantic").by_name:
             for path in files_of(run, name):
                 assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
 
     def test_images_have_a_column_per_level(self) -> None:
-        names = schema.images([7, 2]).names
+        names = semantic_schema.images([7, 2]).names
         assert names[-2:] == ["miou_level7", "miou_level2"]
 
 
@@ -163,7 +167,7 @@ class TestTables:
 
     def test_image_that_was_not_scored_has_a_row_of_nulls(self, run: Run) -> None:
         row = run.images.to_pylist()[5]
-        assert (row["status"], row["error_kind"]) == ("error", "MissingPrediction")
+        assert (row["status"], row["errors"][0]["kind"]) == ("error", "MissingPrediction")
         assert row["pred_file"] is None
         for name in ("pixels", "gt_outside", "pixel_accuracy", "miou_level3", "gt_void_share"):
             assert row[name] is None
@@ -215,10 +219,10 @@ class TestRun:
 
 
 class TestSql:
-    @pytest.mark.parametrize("name", schema.tables())
+    @pytest.mark.parametrize("name", schema.tables_of("semantic").by_name)
     def test_every_table_is_a_view_with_its_columns(self, run: Run, name: str) -> None:
         answer = run.sql(f"SELECT * FROM {name}")
-        assert answer.column_names == schema.tables()[name].names
+        assert answer.column_names == schema.tables_of("semantic").by_name[name].names
         assert answer.num_rows == sum(pq.read_metadata(path).num_rows for path in files_of(run, name))
 
     def test_tables_join(self, run: Run) -> None:
@@ -244,7 +248,7 @@ class TestSql:
         self, split: TinySplit, tmp_path: Path, name: str
     ) -> None:
         run = score(split, tmp_path / name)
-        for table, expected in schema.tables().items():
+        for table, expected in schema.tables_of("semantic").by_name.items():
             answer = run.sql(f"SELECT * FROM {table}")
             assert answer.column_names == expected.names
             assert run.table(table).column_names == expected.names

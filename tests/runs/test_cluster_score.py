@@ -12,7 +12,7 @@ import pytest
 from distributed import Client
 
 from gpu_eval import errors
-from gpu_eval.engines.cuda import engine as cuda
+from gpu_eval.engines.cuda import cupy_device
 from tests.runs.conftest import IMAGES
 from tests.support.commands import gpu_eval_command, gpu_eval_process
 from tests.support.dask_processes import DaskProcesses, client_of, local_client
@@ -146,7 +146,7 @@ class TestOptions:
         assert told in done.stderr
         assert isinstance(done.exception, SystemExit)
 
-    @pytest.mark.skipif(cuda.available()[0], reason="needs a machine without a CUDA device")
+    @pytest.mark.skipif(cupy_device.available()[0], reason="needs a machine without a CUDA device")
     def test_gpus_that_are_not_there_are_an_error_not_a_cpu_run(
         self, dozen: TinySplit, tmp_path: Path
     ) -> None:

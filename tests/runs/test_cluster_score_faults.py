@@ -141,7 +141,7 @@ class TestFaults:
         assert "INCOMPLETE: 1 of 12" in complaints
         run = gpu_eval.open_run(out)
         rows = [row for row in run.images.to_pylist() if row["status"] == "error"]
-        assert [(row["image_id"], row["error_kind"]) for row in rows] == [(5, "FatalImage")]
+        assert [(row["image_id"], row["errors"][0]["kind"]) for row in rows] == [(5, "FatalImage")]
         assert np.array_equal(run.confusion(), dozen.without(deadly).total())
 
     def test_full_disk_at_a_worker_is_told_and_no_half_part_stays(

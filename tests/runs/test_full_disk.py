@@ -16,10 +16,10 @@ import pytest
 
 import gpu_eval
 from gpu_eval import errors, storage
-from gpu_eval.scheduling import shards as sharding
+from gpu_eval.run_folder import parts
 from gpu_eval.scheduling.shards import Shard
-from gpu_eval.tasks.semantic import PART_TABLES
 from tests.support import scoring
+from tests.support.run_tables import SEMANTIC_PARTS
 from tests.support.semantic_split import TinySplit
 
 score = partial(scoring.score, shard_size=1)
@@ -80,7 +80,7 @@ def test_commit_writes_the_images_part_last(tmp_path: Path) -> None:
     shard = Shard(0, 0, 1)
     (tmp_path / "images").write_text("a file where the folder should be")
     with pytest.raises(errors.ReportError):
-        sharding.commit(tmp_path, shard, dict.fromkeys(PART_TABLES, table), "f")
-    assert (tmp_path / "cells" / shard.file_name).exists()
-    assert (tmp_path / "image_classes" / shard.file_name).exists()
-    assert not sharding.is_committed(tmp_path, shard, PART_TABLES, "f")
+        parts.commit(tmp_path, shard.number, dict.fromkeys(SEMANTIC_PARTS, table), "f")
+    assert (tmp_path / "cells" / parts.file_name(shard.number)).exists()
+    assert (tmp_path / "image_classes" / parts.file_name(shard.number)).exists()
+    assert not parts.is_committed(tmp_path, shard.number, SEMANTIC_PARTS, "f")

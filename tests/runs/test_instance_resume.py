@@ -10,7 +10,6 @@ import pytest
 
 from gpu_eval import errors
 from gpu_eval.results.instance_run import InstanceRun
-from gpu_eval.tasks.instance import PART_TABLES
 from tests.runs.resume_contract import ResumeContract
 from tests.support.instance_split import (
     GT_SUFFIX,
@@ -18,6 +17,7 @@ from tests.support.instance_split import (
     cut_short,
 )
 from tests.support.instance_tables import assert_scores
+from tests.support.run_tables import INSTANCE_PARTS
 from tests.support.scoring import score
 from tests.support.stopped_runs import stop_at
 
@@ -25,7 +25,7 @@ from tests.support.stopped_runs import stop_at
 class TestResume(ResumeContract):
     command = ("instances",)
     other: ClassVar = {"area": (0, 50)}
-    part_tables = PART_TABLES
+    part_tables = INSTANCE_PARTS
 
     @pytest.fixture
     def files(self, instances: InstanceFiles) -> InstanceFiles:

@@ -14,7 +14,6 @@ import pytest
 import gpu_eval
 from gpu_eval.metrics.matching import PROTOCOLS
 from gpu_eval.results.instance_run import InstanceRun
-from gpu_eval.tasks.instance import PART_TABLES
 from tests.reference import instances as reference
 from tests.reference.instances import VOID, Image, Prediction
 from tests.support.commands import gpu_eval_command
@@ -28,7 +27,7 @@ from tests.support.instance_split import (
     write_coco,
 )
 from tests.support.instance_tables import assert_scores
-from tests.support.run_tables import assert_same_tables, tables_of
+from tests.support.run_tables import INSTANCE_PARTS, assert_same_tables, tables_of
 from tests.support.scoring import score
 
 
@@ -40,7 +39,7 @@ class TestElsewhere:
         predictions = sum(len(instances.evaluated(number)) for number in range(6))
         assert run.facts["decoders"] == {"simd": 6, "cuda": 0, "pillow": 0, "rle": predictions}
         left, right = tables_of(tmp_path / "files"), tables_of(tmp_path / "coco")
-        for name in ("scores", "classes", "ap", "curves", PART_TABLES[0]):
+        for name in ("scores", "classes", "ap", "curves", INSTANCE_PARTS[0]):
             assert repr(left[name].to_pylist()) == repr(right[name].to_pylist()), name
         shared = "SELECT * EXCLUDE (line, mask) FROM instances ORDER BY ALL"
         assert files.sql(shared).to_pylist() == run.sql(shared).to_pylist()
@@ -122,7 +121,7 @@ class TestLittle:
         run = score(write(tmp_path / "split", images), tmp_path / "run")
         assert [run.ap(protocol) for protocol in PROTOCOLS] == [0.0, 0.0]
         assert_scores(run, images)
-        assert run.curves.num_rows == run.table(PART_TABLES[0]).num_rows == 0
+        assert run.curves.num_rows == run.table(INSTANCE_PARTS[0]).num_rows == 0
 
     def test_split_of_nothing_but_stuff_has_no_ap(self, tmp_path: Path) -> None:
         mask = np.zeros((30, 41), bool)

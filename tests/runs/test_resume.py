@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from gpu_eval import errors
 from gpu_eval.results.semantic_run import Run
 from gpu_eval.run_folder import folder as run_folder
-from gpu_eval.scheduling import shards as sharding
-from gpu_eval.tasks.semantic import PART_TABLES
+from gpu_eval.scheduling.shards import cut
 from tests.runs.resume_contract import ResumeContract
 from tests.support import scoring
-from tests.support.run_tables import assert_same_tables
+from tests.support.run_tables import SEMANTIC_PARTS, assert_same_tables
 from tests.support.semantic_split import TinySplit, make_split
 from tests.support.stopped_runs import stop_at
 
@@ -32,7 +31,7 @@ score = partial(scoring.score, shard_size=1)
 class TestContract(ResumeContract):
     command = ("score", "--res", "native")
     other: ClassVar = {"res": "240"}
-    part_tables = PART_TABLES
+    part_tables = SEMANTIC_PARTS
 
     @pytest.fixture
     def files(self, split: TinySplit) -> TinySplit:
@@ -57,7 +56,7 @@ class TestKilled:
 
     def test_leftover_temporary_files_are_not_read(self, split: TinySplit, tmp_path: Path) -> None:
         stop_at(split, tmp_path / "run", 2)
-        for name in PART_TABLES:
+        for name in SEMANTIC_PARTS:
             (tmp_path / "run" / name / ".part-000005.parquet.4711.tmp").write_bytes(b"PAR1 half")
         score(split, tmp_path / "run", resume=True)
         score(split, tmp_path / "undisturbed")
@@ -204,7 +203,7 @@ class TestShards:
 
     @given(images=st.integers(0, 500), shard_size=st.integers(1, 60))
     def test_shards_cover_every_image_once(self, images: int, shard_size: int) -> None:
-        shards = sharding.cut(images, shard_size)
+        shards = cut(images, shard_size)
         assert [i for shard in shards for i in range(shard.first, shard.last)] == list(range(images))
         assert [shard.number for shard in shards] == list(range(len(shards)))
         assert all(0 < shard.last - shard.first <= shard_size for shard in shards)

@@ -14,7 +14,7 @@ from gpu_eval.metrics.average_precision import average_precision
 from gpu_eval.metrics.matching import PROTOCOLS, THRESHOLDS, outcomes
 from gpu_eval.results.instance_run import InstanceRun
 from gpu_eval.run_folder import schema
-from gpu_eval.tasks.instance import PART_TABLES
+from gpu_eval.run_folder.instance_tables import to_instance_table
 from tests.reference import instances as reference
 from tests.support.instance_split import (
     InstanceFiles,
@@ -22,6 +22,7 @@ from tests.support.instance_split import (
 )
 from tests.support.instance_tables import matrix
 from tests.support.numbers import close
+from tests.support.run_tables import INSTANCE_PARTS
 
 IDD = load_instances("idd")
 
@@ -32,9 +33,9 @@ def run(run_of_ten: InstanceRun) -> InstanceRun:
 
 
 class TestTables:
-    @pytest.mark.parametrize("name", schema.tables(schema.INSTANCE))
+    @pytest.mark.parametrize("name", schema.tables_of("instance").by_name)
     def test_table_has_the_columns_of_the_schema(self, run: InstanceRun, name: str) -> None:
-        assert run.table(name).schema.equals(schema.tables(schema.INSTANCE)[name])
+        assert run.table(name).schema.equals(schema.tables_of("instance").by_name[name])
 
     def test_open_run_gives_an_instance_run(self, run: InstanceRun) -> None:
         again = gpu_eval.open_run(run.folder)
@@ -83,7 +84,7 @@ class TestTables:
         assert [tuple(row.values()) for row in rows.to_pylist()] == expected
 
     def test_overlaps_are_the_shared_pixels(self, ten: InstanceFiles, run: InstanceRun) -> None:
-        rows = run.table(PART_TABLES[0]).to_pylist()
+        rows = run.table(INSTANCE_PARTS[0]).to_pylist()
         assert len(rows) > 100
         assert len({(row["image_id"], row["number"], row["gt_value"]) for row in rows}) == len(rows)
         total = 0
@@ -103,10 +104,11 @@ class TestTables:
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_overlaps_can_be_judged_again(self, run: InstanceRun, protocol: str) -> None:
-        again = average_precision(outcomes(run.instance_table(), IDD, protocol))
+        table = to_instance_table(run.instances, run.intersections)
+        again = average_precision(outcomes(table, IDD, protocol))
         assert np.array_equal(again.ap, matrix(run, protocol), equal_nan=True)
         assert again.mean_ap == run.ap(protocol)
-        other = average_precision(outcomes(run.instance_table(), IDD, protocol, area=(0, math.inf)))
+        other = average_precision(outcomes(table, IDD, protocol, area=(0, math.inf)))
         assert other.gt_count.sum() > again.gt_count.sum()
 
     def test_curves_integrate_to_the_ap(self, run: InstanceRun) -> None:
@@ -141,7 +143,7 @@ class TestTables:
         assert "predictions of labels that are not evaluated" in run.facts["notes"][0]
 
     def test_sql_answers_over_all_tables(self, run: InstanceRun) -> None:
-        for name in schema.tables(schema.INSTANCE):
+        for name in schema.tables_of("instance").by_name:
             assert run.sql(f'SELECT count(*) AS n FROM "{name}"')["n"][0].as_py() == run.table(name).num_rows
         counted = run.sql(
             "SELECT class_id, count(*) FILTER (autonue = 'TP') AS tp, count(*) FILTER (autonue = 'FP') AS fp "

@@ -29,15 +29,14 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return [Shard(0, 0, images, poisoned=(POISON,))]
 
     def watched(method: Any) -> Any:
-        def call(self: CpuEngine, images: Sequence[Any], *arguments: Any) -> Any:
+        def call(self: CpuEngine, job: Any, images: Sequence[Any], *arguments: Any) -> Any:
             seen.extend(image.gt.name for image in images)
-            return method(self, images, *arguments)
+            return method(self, job, images, *arguments)
 
         return call
 
     monkeypatch.setattr(sharding, "cut", cut)
-    for name in ("score", "overlaps"):
-        monkeypatch.setattr(CpuEngine, name, watched(getattr(CpuEngine, name)))
+    monkeypatch.setattr(CpuEngine, "count", watched(CpuEngine.count))
     return seen
 
 
@@ -47,8 +46,8 @@ def test_label_maps_are_scored_without_it(split: TinySplit, tmp_path: Path, pois
     assert sorted(poisoned) == [name for name in split.names if name != deadly]
     rows = run.images.to_pylist()
     assert [row["status"] for row in rows] == ["error" if i == POISON else "ok" for i in range(6)]
-    assert rows[POISON]["error_kind"] == "FatalImage"
-    assert rows[POISON]["error_file"] == f"{split.gts}/{deadly}"
+    assert rows[POISON]["errors"][0]["kind"] == "FatalImage"
+    assert rows[POISON]["errors"][0]["file"] == f"{split.gts}/{deadly}"
     assert np.array_equal(run.confusion(), split.without(deadly).total())
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 from distributed import Client
 
-from gpu_eval.runs.cluster_options import ClusterOptions, joined
+from gpu_eval.runs import cluster_options
+from gpu_eval.runs.cluster_options import ClusterOptions
 from tests.support.children import child_environment
 from tests.support.toy_work import wait_for
 
@@ -110,7 +111,7 @@ def dask_processes(folder: Path, options: Sequence[str] = ()) -> Iterator[DaskPr
 @contextmanager
 def local_client(**options: int) -> Iterator[Client]:
     """The client of a cluster that the run starts for itself, as `--workers` does."""
-    with joined(ClusterOptions(**options)) as cluster:
+    with cluster_options.client_of(ClusterOptions(**options)) as cluster:
         assert cluster is not None
         yield cluster.client
 
@@ -118,6 +119,6 @@ def local_client(**options: int) -> Iterator[Client]:
 @contextmanager
 def client_of(processes: DaskProcesses) -> Iterator[Client]:
     """A client of these processes, as `--scheduler-file` makes one."""
-    with joined(ClusterOptions(scheduler_file=str(processes.scheduler_file))) as cluster:
+    with cluster_options.client_of(ClusterOptions(scheduler_file=str(processes.scheduler_file))) as cluster:
         assert cluster is not None
         yield cluster.client

@@ -15,9 +15,10 @@ from gpu_eval.metrics.matching import InstanceTable, concatenate, image_table, o
 from gpu_eval.results import instance_run
 from gpu_eval.results.instance_run import InstanceRun
 from gpu_eval.run_folder import folder as run_folder
-from gpu_eval.run_folder import instance_tables, schema
+from gpu_eval.run_folder import instance_schema as schema
+from gpu_eval.run_folder import instance_tables, parts
 from gpu_eval.run_folder.instance_tables import ListedPrediction
-from gpu_eval.scheduling import shards as sharding
+from gpu_eval.scheduling.shards import cut
 from tests.reference import instances as reference
 from tests.reference.instances import Image, Prediction
 from tests.support.run_facts import described, image_row
@@ -88,14 +89,14 @@ def write_instance_run(
     space = load_instances(labels)
     keys = sorted(images)
     facts = described(
-        schema.INSTANCE,
-        instance_run.describe_space(space),
+        "instance",
+        schema.describe_labels(space),
         images,
-        {"area": instance_run.area_facts(area), "shard_size": shard_size},
+        {"area": schema.area_facts(area), "shard_size": shard_size},
         **facts,
     )
     run_folder.begin(folder, facts)
-    for shard in sharding.cut(len(keys), shard_size):
+    for shard in cut(len(keys), shard_size):
         rows, tables, listed = [], [], []
         for number in range(shard.first, shard.last):
             image = images[keys[number]]
@@ -104,8 +105,8 @@ def write_instance_run(
                 tables.append(table_of([image], number))
                 listed.append([ListedPrediction(n, None) for n in range(len(image.predictions))])
         part = instance_tables.part(rows, tables, listed, space, area)
-        sharding.commit(folder, shard, part, "f")
-    instance_run.finish(folder, facts, space, area)
+        parts.commit(folder, shard.number, part, "f")
+    instance_run.finish(folder, facts)
     return InstanceRun(folder)
 
 

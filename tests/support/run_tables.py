@@ -10,11 +10,16 @@ import pyarrow as pa
 import gpu_eval
 from gpu_eval.run_folder import schema
 
+# The tables of a part, in the order of writing.
+SEMANTIC_PARTS, INSTANCE_PARTS = (tuple(schema.tables_of(task).parts) for task in ("semantic", "instance"))
+
 
 def tables_of(folder: Path | str) -> dict[str, pa.Table]:
     """All tables of a complete run."""
     run = gpu_eval.open_run(folder)
-    return {name: run.sql(f"SELECT * FROM {name} ORDER BY ALL") for name in schema.tables(run.facts["kind"])}
+    return {
+        name: run.sql(f"SELECT * FROM {name} ORDER BY ALL") for name in schema.tables_of(run.kind).by_name
+    }
 
 
 def assert_same_tables(one: Path | str, other: Path | str, *, but: Collection[str] = ()) -> None:

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_eval.errors import CorruptImage
 from gpu_eval.labels import as_labels
-from gpu_eval.results import semantic_run as report
-from gpu_eval.results.semantic_run import Run, open_run
+from gpu_eval.results import semantic_run
+from gpu_eval.results.semantic_run import Run
 from gpu_eval.run_folder import folder as run_folder
-from gpu_eval.run_folder import schema
+from gpu_eval.run_folder import parts
 from gpu_eval.run_folder import semantic_tables as tables
+from gpu_eval.run_folder.semantic_schema import describe_labels
 from gpu_eval.run_folder.semantic_tables import ImageRow
-from gpu_eval.scheduling import shards as sharding
+from gpu_eval.scheduling.shards import cut
+from gpu_eval.tasks.summary import error_facts
 from tests.support.run_facts import described, image_row
 
 Matrix = npt.NDArray[np.int64]
@@ -38,8 +41,8 @@ def write_run(
     scored = [matrix for matrix in matrices.values() if matrix is not None]
     facts = (
         described(
-            schema.SEMANTIC,
-            report.describe_labels(space),
+            "semantic",
+            describe_labels(space),
             matrices,
             {"resolution": resolution, "shard_size": shard_size},
             created="2026-01-01T00:00:00+00:00",
@@ -59,15 +62,13 @@ def write_run(
         | facts
     )
     run_folder.begin(folder, facts)
-    for shard in sharding.cut(len(keys), shard_size):
+    for shard in cut(len(keys), shard_size):
         some = keys[shard.first : shard.last]
         rows = [_row(shard.first + i, key, matrices[key] is not None) for i, key in enumerate(some)]
         part = tables.part(rows, [matrices[key] for key in some], space)
-        sharding.commit(folder, shard, part, "f")
-    size = space.n_classes + 1
-    total = np.sum([np.zeros((size, size), np.int64), *scored], axis=0)
-    report.finish(folder, facts, total, space, resamples=resamples)
-    return open_run(folder)
+        parts.commit(folder, shard.number, part, "f")
+    semantic_run.finish(folder, facts, resamples=resamples)
+    return Run(folder)
 
 
 def _row(image_id: int, key: str, scored: bool) -> ImageRow:
@@ -75,8 +76,7 @@ def _row(image_id: int, key: str, scored: bool) -> ImageRow:
         **image_row(image_id, key, scored),
         "pred_file": f"{key}.png",
         "decoder": "simd",
-        "error_kind": None if scored else "CorruptImage",
-        "error": None if scored else "broken",
+        "errors": [] if scored else [error_facts(CorruptImage("broken"))],
     }
     return ImageRow(**{name: known.get(name) for name in ImageRow.__slots__})
 

@@ -1,11 +1,8 @@
 """The places a kernel suite runs in: the host in three schedules, and a device.
 
-    @pytest.fixture(params=TARGETS)
-    def target(request):
-        return open_target(request.param)
-
-A suite loads its kernels with `target.load(launch.INFLATE_CU)`, gives arrays in with `target.put` and takes
-results with `target.get`; it is the same suite on every target.
+The fixture `target` of `tests/kernels` is each of them in turn. A suite loads its kernels with
+`target.load(kernels.INFLATE_CU)`, gives arrays in with `target.put` and takes results with `target.get`; it
+is the same suite on every target.
 """
 
 from __future__ import annotations
@@ -16,15 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gpu_eval.engines.cuda import engine as cuda
-from gpu_eval.engines.cuda import kernels as launch
+from gpu_eval.engines.cuda import cupy_device, kernels
 from tests.support.host_cuda import build
 
 SEED = 20240229
 
 
 def _device_marks() -> list[pytest.MarkDecorator]:
-    serves, why, _ = cuda.available()
+    serves, why, _ = cupy_device.available()
     return [pytest.mark.gpu, *([] if serves else [pytest.mark.skip(reason=f"no device tests: {why}")])]
 
 
@@ -39,7 +35,7 @@ class Target(Protocol):
 
     name: str
 
-    def load(self, source: launch.Source) -> launch.Module: ...
+    def load(self, source: kernels.Source) -> kernels.Module: ...
 
     def put(self, array: npt.NDArray[Any]) -> Any:
         """The array where the kernels see it: a copy, C-contiguous."""
@@ -57,7 +53,7 @@ class HostTarget:
         self.name = f"host-{schedule}"
         self.schedule, self.mode, self.seed = schedule, mode, seed
 
-    def load(self, source: launch.Source) -> launch.Module:
+    def load(self, source: kernels.Source) -> kernels.Module:
         return build.load(
             source.text(),
             source.options(),
@@ -84,8 +80,8 @@ class DeviceTarget:
 
         self._cupy = cupy
 
-    def load(self, source: launch.Source) -> launch.Module:
-        module: launch.Module = self._cupy.RawModule(code=source.text(), options=source.options())
+    def load(self, source: kernels.Source) -> kernels.Module:
+        module: kernels.Module = self._cupy.RawModule(code=source.text(), options=source.options())
         return module
 
     def put(self, array: npt.NDArray[Any]) -> Any:
