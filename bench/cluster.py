@@ -19,7 +19,7 @@ from typing import Any
 
 from bench import machine, overhead
 from bench.output import write_json
-from gpu_eval.scheduling import loop as runner
+from gpu_eval.scheduling import loop
 from gpu_eval.scheduling.dask_cluster import connect
 from gpu_eval.scheduling.dask_executor import DaskExecutor
 from gpu_eval.scheduling.loop import Executor, InProcessExecutor
@@ -121,7 +121,7 @@ def _drive(executor: Executor, shards: int) -> dict[str, Any]:
     """Run trivial shards, which are never a list, and check that each came out once."""
     started = time.perf_counter()
     seen = total = 0
-    for done in runner.run((Shard(i, i, i + 1) for i in range(shards)), executor, first):
+    for done in loop.run((Shard(i, i, i + 1) for i in range(shards)), executor, first):
         seen += 1
         total += done.summary
     seconds = time.perf_counter() - started

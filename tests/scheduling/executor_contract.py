@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpu_eval.errors import CorruptImage, Interrupted
-from gpu_eval.scheduling import loop as runner
+from gpu_eval.scheduling import loop
 from gpu_eval.scheduling.loop import Executor
 from gpu_eval.scheduling.shards import Shard, cut
 from tests.support.toy_work import Toy
@@ -40,7 +40,7 @@ class ExecutorContract:
 
     def test_every_shard_comes_out_once_with_its_own_result(self, make: Make, tmp_path: Path) -> None:
         shards = cut(50, 3)
-        dones = list(runner.run(shards, make(4), Toy(tmp_path)))
+        dones = list(loop.run(shards, make(4), Toy(tmp_path)))
         assert sorted(done.shard.number for done in dones) == list(range(17))
         assert {done.shard: done.summary for done in dones} == {
             shard: sum(range(shard.first, shard.last)) for shard in shards
@@ -48,7 +48,7 @@ class ExecutorContract:
         assert all(done.worker and done.seconds >= 0 for done in dones)
 
     def test_no_shards_are_a_run_too(self, make: Make, tmp_path: Path) -> None:
-        assert list(runner.run([], make(2), Toy(tmp_path))) == []
+        assert list(loop.run([], make(2), Toy(tmp_path))) == []
 
     @pytest.mark.parametrize("window", [1, 3])
     def test_no_more_than_the_window_is_taken_from_a_lazy_split(
@@ -63,7 +63,7 @@ class ExecutorContract:
                 most = max(most, taken - done)
                 yield Shard(number, number, number + 1)
 
-        for _ in runner.run(shards(), make(window), Toy(tmp_path)):
+        for _ in loop.run(shards(), make(window), Toy(tmp_path)):
             done += 1
         assert (taken, done, most) == (12, 12, window)
 
@@ -75,7 +75,7 @@ class ExecutorContract:
     ) -> None:
         scored = []
         work = Toy(tmp_path, **{name: frozenset(numbers) for name, numbers in accident.items()})
-        run = runner.run(cut(1000, 1), make(2), work)
+        run = loop.run(cut(1000, 1), make(2), work)
         with pytest.raises(kind, match="shard 5") as caught:
             scored.extend(done.shard.number for done in run)
         assert type(caught.value) is kind
@@ -87,27 +87,27 @@ class ExecutorContract:
     ) -> None:
         work = Toy(tmp_path, corrupt=frozenset({0}))
         with pytest.raises(CorruptImage) as caught:
-            list(runner.run(cut(1, 1), make(1), work))
+            list(loop.run(cut(1, 1), make(1), work))
         assert caught.value.file == "shard 0"
         assert len(work.pids_of(0)) == 1
 
     def test_ctrl_c_says_how_far_the_run_came(self, make: Make, tmp_path: Path) -> None:
-        run = runner.run(cut(9, 1), make(2), Toy(tmp_path))
+        run = loop.run(cut(9, 1), make(2), Toy(tmp_path))
         next(run)
         next(run)
         with pytest.raises(Interrupted, match=r"2 of 9 shards scored.*--resume"):
             run.throw(KeyboardInterrupt())
 
     def test_ctrl_c_of_a_lazy_split_does_not_ask_for_its_length(self, make: Make, tmp_path: Path) -> None:
-        run = runner.run(iter(cut(9, 1)), make(2), Toy(tmp_path))
+        run = loop.run(iter(cut(9, 1)), make(2), Toy(tmp_path))
         next(run)
         with pytest.raises(Interrupted, match="found 1 shards scored"):
             run.throw(KeyboardInterrupt())
 
     def test_executor_is_free_again_after_a_run_was_left(self, make: Make, tmp_path: Path) -> None:
         executor = make(3)
-        run = runner.run(cut(1000, 1), executor, Toy(tmp_path))
+        run = loop.run(cut(1000, 1), executor, Toy(tmp_path))
         next(run)
         run.close()
-        dones = list(runner.run(cut(4, 2), executor, Toy(tmp_path)))
+        dones = list(loop.run(cut(4, 2), executor, Toy(tmp_path)))
         assert sorted(done.summary for done in dones) == [1, 5]

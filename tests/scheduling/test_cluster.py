@@ -20,7 +20,7 @@ from distributed import Client
 
 from gpu_eval.errors import ClusterError, OptionError
 from gpu_eval.scheduling import dask_cluster as starting
-from gpu_eval.scheduling import loop as runner
+from gpu_eval.scheduling import loop
 from gpu_eval.scheduling.dask_cluster import connect, plain_tcp_warning, start_local, tls
 from gpu_eval.scheduling.dask_executor import DaskExecutor, ask_workers, check_versions, gpu_resources, pack
 from gpu_eval.scheduling.shards import Shard, cut
@@ -79,7 +79,7 @@ class TestStartLocal:
             wait_for(lambda: work.pids_of(0) and work.pids_of(1))  # both at once, and each has one thread
             (tmp_path / "go").touch()
 
-        dones = list(runner.run(shards(), DaskExecutor(client), work))
+        dones = list(loop.run(shards(), DaskExecutor(client), work))
         assert {done.worker for done in dones} == set(client.nthreads())
 
     def test_dashboard_has_a_link_only_where_bokeh_is(self, client: Client) -> None:
@@ -139,7 +139,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from gpu_eval.errors import Interrupted
-from gpu_eval.scheduling import loop as runner
+from gpu_eval.scheduling import loop
 from gpu_eval.scheduling.dask_executor import DaskExecutor
 from gpu_eval.scheduling.shards import cut
 from gpu_eval.scheduling.dask_cluster import start_local
@@ -149,7 +149,7 @@ if __name__ == "__main__":
     journal = Path(sys.argv[1])
     try:
         with start_local(workers=1) as client:
-            list(runner.run(cut(3, 1), DaskExecutor(client), Toy(journal, held=frozenset({1}))))
+            list(loop.run(cut(3, 1), DaskExecutor(client), Toy(journal, held=frozenset({1}))))
     except Interrupted as error:
         print(error)
 """
@@ -254,7 +254,7 @@ class TestTls:
             with connect(scheduler_file=processes.scheduler_file, security=tls(*files)) as client:
                 assert client.scheduler.address.startswith("tls://")
                 assert plain_tcp_warning(client) is None
-                dones = list(runner.run(cut(4, 2), DaskExecutor(client, worker_wait=60), Toy(tmp_path)))
+                dones = list(loop.run(cut(4, 2), DaskExecutor(client, worker_wait=60), Toy(tmp_path)))
                 assert sorted(done.summary for done in dones) == [1, 5]
                 assert all(done.worker.startswith("tls://") for done in dones)
                 address = client.scheduler.address
@@ -273,7 +273,7 @@ class TestTls:
     def test_started_cluster_can_speak_tls(self, tmp_path: Path) -> None:
         security = tls(*make_certificate(tmp_path, "ours"))
         with start_local(workers=1, security=security) as client:
-            (done,) = runner.run(cut(3, 3), DaskExecutor(client), Toy(tmp_path))
+            (done,) = loop.run(cut(3, 3), DaskExecutor(client), Toy(tmp_path))
         assert done.summary == 3
         assert done.worker.startswith("tls://127.0.0.1")
 
@@ -319,7 +319,7 @@ class TestVersions:
             assert caught.value.expected == f"{__version__} as here"
             # Those who join after the check are found by what they send back.
             with pytest.raises(ClusterError, match="another version") as caught:
-                list(runner.run(cut(6, 1), DaskExecutor(client), Toy(tmp_path)))
+                list(loop.run(cut(6, 1), DaskExecutor(client), Toy(tmp_path)))
             assert "9.9" in str(caught.value)
             assert not (tmp_path / "starts").exists()
             for process in strangers:
@@ -382,7 +382,7 @@ class TestResources:
     def test_shards_that_nobody_can_serve_do_not_wait_for_ever(self, client: Client, tmp_path: Path) -> None:
         executor = DaskExecutor(client, resources={"TPU": 1}, worker_wait=0.5)
         with pytest.raises(ClusterError, match="no workers with TPU"):
-            list(runner.run(cut(3, 1), executor, Toy(tmp_path)))
+            list(loop.run(cut(3, 1), executor, Toy(tmp_path)))
 
 
 def test_work_of_a_notebook_can_be_packed() -> None:

@@ -16,7 +16,7 @@ from gpu_eval.errors import ClusterError, EngineError
 from gpu_eval.scheduling import dask_cluster as starting
 from gpu_eval.scheduling import dask_executor as cluster
 from gpu_eval.scheduling import fatal_images as isolate
-from gpu_eval.scheduling import loop as runner
+from gpu_eval.scheduling import loop
 from gpu_eval.scheduling.dask_cluster import connect
 from gpu_eval.scheduling.dask_executor import DaskExecutor, ask_workers, wait_for_workers
 from gpu_eval.scheduling.fatal_images import find_poison
@@ -43,7 +43,7 @@ class TestWorkers:
         work = Toy(tmp_path, fragile=frozenset({2, 9, 15}))
         shards = cut(60, 3)
         with connect(scheduler_file=dask.scheduler_file) as client:
-            dones = list(runner.run(shards, DaskExecutor(client), work))
+            dones = list(loop.run(shards, DaskExecutor(client), work))
         assert Counter(done.shard for done in dones) == Counter(shards)
         assert sum(done.summary for done in dones) == sum(range(60))
         pids = {pid for shard in shards for pid in work.pids_of(shard.number)}
@@ -71,7 +71,7 @@ class TestWorkers:
                 os.kill(pid, signal.SIGKILL)
                 wait_for(lambda: future.status != "finished")
 
-            (done,) = runner.run(shards(), executor, work)
+            (done,) = loop.run(shards(), executor, work)
         assert done.summary == 6
         assert len(set(work.pids_of(0))) == 2
 
@@ -81,13 +81,13 @@ class TestWorkers:
         dask.start_scheduler()
         with connect(scheduler_file=dask.scheduler_file) as client:
             with pytest.raises(ClusterError, match=r"has no workers.*none for 0.3 s.*--resume"):
-                list(runner.run(cut(3, 1), DaskExecutor(client, worker_wait=0.3), Toy(tmp_path)))
+                list(loop.run(cut(3, 1), DaskExecutor(client, worker_wait=0.3), Toy(tmp_path)))
             with pytest.raises(ClusterError, match=r"has no workers.*none in 0.1 s"):
                 wait_for_workers(client, 0.1)
             dask.start_workers(1, nanny=False)
             # Waited for, and then served by, a worker that comes late; no other comes after its death.
-            (done,) = runner.run(cut(1, 1), DaskExecutor(client, worker_wait=60), Toy(tmp_path))
-            run = runner.run(
+            (done,) = loop.run(cut(1, 1), DaskExecutor(client, worker_wait=60), Toy(tmp_path))
+            run = loop.run(
                 cut(3, 1), DaskExecutor(client, worker_wait=0.3), Toy(tmp_path, fragile=frozenset({2}))
             )
             with pytest.raises(ClusterError, match=r"has no workers.*none for 0.3 s.*--resume"):
@@ -103,7 +103,7 @@ class TestWorkers:
             executor = DaskExecutor(client)
             assert executor.window == 3
             dask.start_workers(1)
-            run = runner.run(cut(100_000, 1), executor, work)
+            run = loop.run(cut(100_000, 1), executor, work)
             wait_for(lambda: next(run) and executor.window == 6)
             (tmp_path / "go").touch()
             run.close()
@@ -117,7 +117,7 @@ class TestScheduler:
         dask.start_workers(1)
         work = Toy(tmp_path, held=frozenset({1}))
         with connect(scheduler_file=dask.scheduler_file) as client:
-            run = runner.run(cut(3, 1), DaskExecutor(client, window=1, worker_wait=60), work)
+            run = loop.run(cut(3, 1), DaskExecutor(client, window=1, worker_wait=60), work)
             assert next(run).summary == 0
 
             kill = partial(os.kill, scheduler.pid, signal.SIGKILL)
@@ -136,7 +136,7 @@ class TestScheduler:
         monkeypatch.setattr(starting, "PATIENCE", 0.5)
         scheduler = dask.start_scheduler()
         with connect(scheduler_file=dask.scheduler_file) as client:
-            run = runner.run(cut(3, 1), DaskExecutor(client), Toy(tmp_path))
+            run = loop.run(cut(3, 1), DaskExecutor(client), Toy(tmp_path))
             client.loop.call_later(0.2, partial(os.kill, scheduler.pid, signal.SIGSTOP))
             with pytest.raises(ClusterError, match=r"is lost.*--resume"):
                 list(run)
@@ -146,7 +146,7 @@ class TestScheduler:
         dask.start_workers(1)
         with connect(scheduler_file=dask.scheduler_file) as client:
             executor = DaskExecutor(client, window=1, worker_wait=60)
-            run = runner.run(cut(3, 1), executor, Toy(tmp_path, held=frozenset({1})))
+            run = loop.run(cut(3, 1), executor, Toy(tmp_path, held=frozenset({1})))
             assert next(run).summary == 0
             client.loop.call_later(0.2, lambda: client.cancel(list(executor._in_flight), asynchronous=True))
             with pytest.raises(ClusterError, match=r"cancelled.*--resume"):
@@ -161,7 +161,7 @@ class TestPoison:
         dask.start_workers(2)
         work = IsolatingToy(tmp_path, deadly=frozenset({7, 9}))
         with connect(scheduler_file=dask.scheduler_file) as client:
-            dones = list(runner.run(cut(25, 5), DaskExecutor(client), work))
+            dones = list(loop.run(cut(25, 5), DaskExecutor(client), work))
         assert {done.shard.number: done.shard.poisoned for done in dones} == {
             **dict.fromkeys(range(5), ()),
             1: (7, 9),
@@ -178,7 +178,7 @@ class TestPoison:
             with pytest.raises(
                 ClusterError, match=r"shard 1, images 5 to 9, given up 1 times, last by tcp://"
             ):
-                list(runner.run(cut(25, 5), executor, work))
+                list(loop.run(cut(25, 5), executor, work))
 
 
 class TestFindPoison:

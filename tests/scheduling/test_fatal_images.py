@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpu_eval.engines.cpu.engine import CpuEngine
-from gpu_eval.scheduling import shards as sharding
+from gpu_eval.scheduling import shards
 from gpu_eval.scheduling.shards import Shard
 from tests.support.instance_split import InstanceFiles
 from tests.support.scoring import score
@@ -35,7 +35,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    monkeypatch.setattr(sharding, "cut", cut)
+    monkeypatch.setattr(shards, "cut", cut)
     monkeypatch.setattr(CpuEngine, "count", watched(CpuEngine.count))
     return seen
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpu_eval.errors import ClusterError
-from gpu_eval.scheduling import loop as runner
+from gpu_eval.scheduling import loop
 from gpu_eval.scheduling.loop import Done, Killed
 from gpu_eval.scheduling.shards import Shard, cut
 
@@ -55,7 +55,7 @@ class Work:
 class TestPoisonSearch:
     def test_shard_is_scored_without_what_was_found(self) -> None:
         executor = Scripted(deadly=1, kills=1, finds=(7,))
-        dones = list(runner.run(cut(15, 5), executor, Work()))
+        dones = list(loop.run(cut(15, 5), executor, Work()))
         assert sorted((done.shard.number, done.shard.poisoned) for done in dones) == [
             (0, ()),
             (1, (7,)),
@@ -65,24 +65,24 @@ class TestPoisonSearch:
 
     def test_further_poison_of_a_shard_is_added_to_the_known(self) -> None:
         executor = Scripted(deadly=1, kills=2, finds=(9, 7))
-        dones = list(runner.run(cut(15, 5), executor, Work()))
+        dones = list(loop.run(cut(15, 5), executor, Work()))
         assert {done.shard.number: done.shard.poisoned for done in dones}[1] == (7, 9)
         searched = [shard.poisoned for call, shard in executor.calls if call == "isolate"]
         assert searched == [(), (9,)]
 
     def test_innocent_shard_that_went_down_with_another_is_scored_again_as_it_is(self) -> None:
-        executor = Scripted(deadly=0, kills=runner.SEARCHES, finds=())
-        (done,) = runner.run(cut(5, 5), executor, Work())
+        executor = Scripted(deadly=0, kills=loop.SEARCHES, finds=())
+        (done,) = loop.run(cut(5, 5), executor, Work())
         assert done.shard == Shard(0, 0, 5)
 
     def test_shard_that_kills_without_a_deadly_image_ends_the_run(self) -> None:
         executor = Scripted(deadly=1, kills=100, finds=(7,))
         with pytest.raises(ClusterError, match="images 5 to 9, without images 7, given up 6 times"):
-            list(runner.run(cut(15, 5), executor, Work()))
+            list(loop.run(cut(15, 5), executor, Work()))
 
     def test_work_that_cannot_isolate_ends_the_run_at_the_first_kill(self) -> None:
         def work(shard: Shard) -> str:
             raise AssertionError(shard)
 
         with pytest.raises(ClusterError, match="shard 1, images 5 to 9"):
-            list(runner.run(cut(15, 5), Scripted(deadly=1, kills=1, finds=()), work))
+            list(loop.run(cut(15, 5), Scripted(deadly=1, kills=1, finds=()), work))
