@@ -95,7 +95,8 @@ class Lane:
         self._used = at + array.nbytes
         if self.staging.size < self._used:
             larger = self.device.pinned(self._used + self._used // SLACK)
-            larger[:at] = self.staging[:at]
+            kept = self.staging[:at]  # the memory may end within the padding
+            larger[: kept.size] = kept
             self.staging = larger
         self.staging[at : self._used] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         return Placed(at, array.dtype, array.shape)
