@@ -24,7 +24,7 @@
         RunExists              the output folder holds another run
         IncompleteRun          the run was stopped before its end
         CorruptRun             a file of the run is missing, truncated or foreign
-        WrongKind              a run of instances where one of label maps is needed, or the reverse
+        WrongKind              a run of one task where one of another is needed
         IncomparableRuns       runs of different ground truth, protocol, resolution or images
       EngineError              an engine failed
         EngineUnavailable      the engine asked for cannot serve on this machine (exit code 2)

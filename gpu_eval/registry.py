@@ -27,15 +27,17 @@ ROOMS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A task: its command of `gpu-eval`, and the score it is ranked by, as people write it."""
+    """A task: its command of `gpu-eval`, the score it is ranked by as people write it, and how many of its
+    images make a committed part, unless a user says otherwise."""
 
     command: str
     score: str
+    shard_size: int
 
 
 TASKS: dict[str, Registered] = {
-    "semantic": Registered(command="score", score="mIoU"),
-    "instance": Registered(command="instances", score="AP"),
+    "semantic": Registered(command="score", score="mIoU", shard_size=512),
+    "instance": Registered(command="instances", score="AP", shard_size=128),
 }
 
 

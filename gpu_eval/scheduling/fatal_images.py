@@ -1,7 +1,7 @@
 """Finding the images that kill the process that scores them, without dying of them.
 
 A child process scores the images of a shard one by one and names each before it begins. The image at which
-it dies or hangs is poison; a new child goes on behind it. The child is this file, run with `python -m`: a
+it dies or hangs is fatal; a new child goes on behind it. The child is this file, run with `python -m`: a
 pickled callable comes in on its standard input, lines go out on its standard output.
 """
 
@@ -23,7 +23,7 @@ from typing import IO
 from gpu_eval.errors import DeviceFailed, EngineError
 
 # If more images of one shard than this kill their process, it is not the images.
-MOST_POISON = 16
+MOST_FATAL = 16
 
 _READY = "ready"
 _END = "end"
@@ -33,7 +33,7 @@ class _NotStartedError(Exception):
     """The child died or hung before its first image."""
 
 
-def find_poison(
+def find_fatal_images(
     run_one: Callable[[int], object],
     first: int,
     last: int,
@@ -44,25 +44,25 @@ def find_poison(
 ) -> tuple[int, ...]:
     """The images from `first` up to but not including `last` at which `run_one(image)` ends its process.
 
-    `run_one` is pickled. An image that takes longer than `timeout` seconds is poison too, and a child may
+    `run_one` is pickled. An image that takes longer than `timeout` seconds is fatal too, and a child may
     take `start_timeout` to begin. `known` images are left out. An image at which `run_one` raises is not
-    poison, since who scores it for good meets the exception; one at which a device fails is.
+    fatal, since who scores it for good meets the exception; one at which a device fails is.
 
-    Raises EngineError if the child does not start, or if more than MOST_POISON images kill it.
+    Raises EngineError if the child does not start, or if more than MOST_FATAL images kill it.
     """
     payload = pickle.dumps(run_one)
     images = [image for image in range(first, last) if image not in known]
-    poison: list[int] = []
+    fatal: list[int] = []
     while images and (image := _deadly(payload, images, timeout, start_timeout)) is not None:
-        poison.append(image)
+        fatal.append(image)
         images = images[images.index(image) + 1 :]
-        if len(poison) > MOST_POISON:
+        if len(fatal) > MOST_FATAL:
             raise EngineError(
                 "image after image kills the process that scores it",
-                found=f"{len(poison)} of images {first} to {last - 1}",
+                found=f"{len(fatal)} of images {first} to {last - 1}",
                 fix="it is the engine or the machine rather than the images: try --engine cpu or more memory",
             )
-    return tuple(poison)
+    return tuple(fatal)
 
 
 def _deadly(payload: bytes, images: Sequence[int], timeout: float, start_timeout: float) -> int | None:

@@ -29,7 +29,7 @@ class Isolating(Protocol):
     """Work that can tell which images of a shard kill the process that scores them."""
 
     def isolate(self, shard: Shard) -> tuple[int, ...]:
-        """The images of `shard` that do, besides `shard.poisoned`, which it leaves out of its search.
+        """The images of `shard` that do, besides `shard.fatal`, which it leaves out of its search.
 
         It runs on a worker and must survive what it looks for: `gpu_eval.scheduling.fatal_images` does.
         """
@@ -110,13 +110,13 @@ def run(
 ) -> Iterator[Done[Summary]]:
     """Score `shards`, yielding each as it completes, in any order. `shards` may be lazy and endless.
 
-    A shard that had images poisoned comes out with them in `shard.poisoned`. An exception of `work` ends the
+    A shard that had fatal images comes out with them in `shard.fatal`. An exception of `work` ends the
     run after the shards in flight; so does Ctrl-C, as Interrupted.
 
     Raises ClusterError for a shard that kills its workers for a reason that cannot be isolated.
     """
     waiting = iter(shards)
-    poison = _PoisonSearch(executor, work)
+    search = _FatalSearch(executor, work)
     in_flight = done = 0
     try:
         while True:
@@ -126,7 +126,7 @@ def run(
             if not in_flight:
                 return
             for outcome in executor.completed():
-                if poison.takes(outcome):
+                if search.takes(outcome):
                     continue
                 assert isinstance(outcome, Done)
                 in_flight -= 1
@@ -143,7 +143,7 @@ def run(
         executor.abandon()
 
 
-class _PoisonSearch:
+class _FatalSearch:
     """The way of shards that kill their workers: search, then score without what was found."""
 
     def __init__(self, executor: Executor, work: Callable[[Shard], object]) -> None:
@@ -167,14 +167,14 @@ class _PoisonSearch:
         if shard.number not in self._searching:
             return False
         self._searching.discard(shard.number)
-        poisoned = tuple(sorted({*shard.poisoned, *outcome.summary}))
-        self._executor.submit(self._work, replace(shard, poisoned=poisoned))
+        fatal = tuple(sorted({*shard.fatal, *outcome.summary}))
+        self._executor.submit(self._work, replace(shard, fatal=fatal))
         return True
 
 
 def _deadly(killed: Killed, times: int) -> ClusterError:
     shard = killed.shard
-    without = f", without images {', '.join(map(str, shard.poisoned))}" if shard.poisoned else ""
+    without = f", without images {', '.join(map(str, shard.fatal))}" if shard.fatal else ""
     return ClusterError(
         "a shard keeps killing the workers that score it",
         found=f"shard {shard.number}, images {shard.first} to {shard.last - 1}{without}, given up "

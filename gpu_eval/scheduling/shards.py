@@ -9,13 +9,13 @@ from dataclasses import dataclass
 class Shard:
     """Images `first` up to but not including `last` of the sorted split.
 
-    `poisoned` are those of them that kill the process that scores them: they become error rows.
+    `fatal` are those of them that kill the process that scores them: they become error rows.
     """
 
     number: int
     first: int
     last: int
-    poisoned: tuple[int, ...] = ()
+    fatal: tuple[int, ...] = ()
 
 
 def cut(images: int, shard_size: int) -> list[Shard]:

@@ -344,7 +344,7 @@ def small_inputs(target: HostTarget) -> None:
         assert instance_facts(one) == instance_facts(other)
 
 
-def test_kernels_stay_inside_what_the_pipeline_gives_them() -> None:
+def test_kernels_stay_inside_what_a_batch_gives_them() -> None:
     run_sanitized("asan", f"{__name__}:small_inputs")
 
 

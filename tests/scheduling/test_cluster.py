@@ -19,8 +19,7 @@ import pytest
 from distributed import Client
 
 from gpu_eval.errors import ClusterError, OptionError
-from gpu_eval.scheduling import dask_cluster as starting
-from gpu_eval.scheduling import loop
+from gpu_eval.scheduling import dask_cluster, loop
 from gpu_eval.scheduling.dask_cluster import connect, plain_tcp_warning, start_local, tls
 from gpu_eval.scheduling.dask_executor import DaskExecutor, ask_workers, check_versions, gpu_resources, pack
 from gpu_eval.scheduling.shards import Shard, cut
@@ -83,7 +82,7 @@ class TestStartLocal:
         assert {done.worker for done in dones} == set(client.nthreads())
 
     def test_dashboard_has_a_link_only_where_bokeh_is(self, client: Client) -> None:
-        link = starting.dashboard_link(client)
+        link = dask_cluster.dashboard_link(client)
         try:
             importlib.metadata.version("bokeh")
         except importlib.metadata.PackageNotFoundError:
@@ -129,10 +128,10 @@ class TestStartLocal:
 
     def test_gpus_count_those_that_this_process_sees(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
-        specs = starting._worker_specs(None, 1, [1, 0])
+        specs = dask_cluster._worker_specs(None, 1, [1, 0])
         assert [own["env"]["CUDA_VISIBLE_DEVICES"] for _, own in specs] == ["GPU-7", "4"]
         with pytest.raises(OptionError, match="no such GPU"):
-            starting._worker_specs(None, 1, [2])
+            dask_cluster._worker_specs(None, 1, [2])
 
 
 DRIVER = """

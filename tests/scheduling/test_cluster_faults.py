@@ -13,13 +13,11 @@ import psutil
 import pytest
 
 from gpu_eval.errors import ClusterError, EngineError
-from gpu_eval.scheduling import dask_cluster as starting
+from gpu_eval.scheduling import dask_cluster, fatal_images, loop
 from gpu_eval.scheduling import dask_executor as cluster
-from gpu_eval.scheduling import fatal_images as isolate
-from gpu_eval.scheduling import loop
 from gpu_eval.scheduling.dask_cluster import connect
 from gpu_eval.scheduling.dask_executor import DaskExecutor, ask_workers, wait_for_workers
-from gpu_eval.scheduling.fatal_images import find_poison
+from gpu_eval.scheduling.fatal_images import find_fatal_images
 from gpu_eval.scheduling.shards import Shard, cut
 from tests.support.dask_processes import DaskProcesses
 from tests.support.toy_work import (
@@ -133,7 +131,7 @@ class TestScheduler:
         self, dask: DaskProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(cluster, "OVERDUE", 0.5)
-        monkeypatch.setattr(starting, "PATIENCE", 0.5)
+        monkeypatch.setattr(dask_cluster, "PATIENCE", 0.5)
         scheduler = dask.start_scheduler()
         with connect(scheduler_file=dask.scheduler_file) as client:
             run = loop.run(cut(3, 1), DaskExecutor(client), Toy(tmp_path))
@@ -162,7 +160,7 @@ class TestPoison:
         work = IsolatingToy(tmp_path, deadly=frozenset({7, 9}))
         with connect(scheduler_file=dask.scheduler_file) as client:
             dones = list(loop.run(cut(25, 5), DaskExecutor(client), work))
-        assert {done.shard.number: done.shard.poisoned for done in dones} == {
+        assert {done.shard.number: done.shard.fatal for done in dones} == {
             **dict.fromkeys(range(5), ()),
             1: (7, 9),
         }
@@ -183,32 +181,32 @@ class TestPoison:
 
 class TestFindPoison:
     def test_images_that_kill_or_hang_are_found_and_those_that_raise_are_not(self) -> None:
-        assert find_poison(dangerous, 0, 9, timeout=2) == (2, 4)
+        assert find_fatal_images(dangerous, 0, 9, timeout=2) == (2, 4)
 
     def test_images_at_which_the_device_fails_are_found_too(self) -> None:
-        assert find_poison(failing_device, 1, 10) == (4, 8)
+        assert find_fatal_images(failing_device, 1, 10) == (4, 8)
 
     def test_known_poison_is_not_touched(self) -> None:
-        assert find_poison(dangerous, 1, 6, timeout=2, known=(2,)) == (4,)
+        assert find_fatal_images(dangerous, 1, 6, timeout=2, known=(2,)) == (4,)
 
     def test_first_and_last_image_can_be_poison(self, tmp_path: Path) -> None:
         toy = Toy(tmp_path, deadly=frozenset({3, 5}))
-        assert find_poison(partial(score_one, toy), 3, 6) == (3, 5)
+        assert find_fatal_images(partial(score_one, toy), 3, 6) == (3, 5)
 
     def test_nothing_to_look_at_starts_nothing(self) -> None:
-        assert find_poison(always_deadly, 3, 3) == ()
-        assert find_poison(always_deadly, 3, 5, known=(3, 4)) == ()
+        assert find_fatal_images(always_deadly, 3, 3) == ()
+        assert find_fatal_images(always_deadly, 3, 5, known=(3, 4)) == ()
 
     def test_child_that_cannot_start_is_told_and_no_image_blamed(self) -> None:
         with pytest.raises(EngineError, match=r"did not start.*not in this process"):
-            find_poison(Unpicklable(), 0, 3)
+            find_fatal_images(Unpicklable(), 0, 3)
 
     def test_if_every_image_kills_it_is_not_the_images(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(isolate, "MOST_POISON", 2)
+        monkeypatch.setattr(fatal_images, "MOST_FATAL", 2)
         with pytest.raises(EngineError, match="3 of images 10 to 999"):
-            find_poison(always_deadly, 10, 1000)
+            find_fatal_images(always_deadly, 10, 1000)
 
     def test_no_child_is_left_behind(self) -> None:
-        assert find_poison(dangerous, 2, 3, timeout=0.5) == (2,)
+        assert find_fatal_images(dangerous, 2, 3, timeout=0.5) == (2,)
         children = psutil.Process().children(recursive=True)
         assert not [child for child in children if "gpu_eval.scheduling.fatal_images" in child.cmdline()]

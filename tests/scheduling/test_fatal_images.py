@@ -26,7 +26,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def cut(images: int, shard_size: int) -> list[Shard]:
         assert images <= shard_size
-        return [Shard(0, 0, images, poisoned=(POISON,))]
+        return [Shard(0, 0, images, fatal=(POISON,))]
 
     def watched(method: Any) -> Any:
         def call(self: CpuEngine, job: Any, images: Sequence[Any], *arguments: Any) -> Any:

@@ -56,7 +56,7 @@ class TestPoisonSearch:
     def test_shard_is_scored_without_what_was_found(self) -> None:
         executor = Scripted(deadly=1, kills=1, finds=(7,))
         dones = list(loop.run(cut(15, 5), executor, Work()))
-        assert sorted((done.shard.number, done.shard.poisoned) for done in dones) == [
+        assert sorted((done.shard.number, done.shard.fatal) for done in dones) == [
             (0, ()),
             (1, (7,)),
             (2, ()),
@@ -66,8 +66,8 @@ class TestPoisonSearch:
     def test_further_poison_of_a_shard_is_added_to_the_known(self) -> None:
         executor = Scripted(deadly=1, kills=2, finds=(9, 7))
         dones = list(loop.run(cut(15, 5), executor, Work()))
-        assert {done.shard.number: done.shard.poisoned for done in dones}[1] == (7, 9)
-        searched = [shard.poisoned for call, shard in executor.calls if call == "isolate"]
+        assert {done.shard.number: done.shard.fatal for done in dones}[1] == (7, 9)
+        searched = [shard.fatal for call, shard in executor.calls if call == "isolate"]
         assert searched == [(), (9,)]
 
     def test_innocent_shard_that_went_down_with_another_is_scored_again_as_it_is(self) -> None:

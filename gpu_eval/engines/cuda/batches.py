@@ -58,7 +58,7 @@ class Limits:
         self.budget = max(self.budget // 2, LEAST_BUDGET)
 
 
-def drive(lanes: Lanes, start: Callable[[Lane], Batch | None]) -> None:
+def run_batches(lanes: Lanes, start: Callable[[Lane], Batch | None]) -> None:
     """Run batches to their end, several at a time where lanes are free.
 
     `start` gives a batch that will work in this lane, or None where nothing is left to be done. Other threads

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gpu_eval import registry
 from gpu_eval.engines.cpu.engine import CpuEngine
-from gpu_eval.engines.cuda.batches import LANES, Batches, Lanes, Limits, drive
+from gpu_eval.engines.cuda.batches import LANES, Batches, Lanes, Limits, run_batches
 from gpu_eval.engines.cuda.cupy_device import CupyDevice
 from gpu_eval.engines.cuda.device import Device, failures_told
 from gpu_eval.engines.cuda.lane import Lane, Stopwatch
@@ -57,7 +57,7 @@ class CudaEngine:
             job, images, gts, preds, limits=self._limits, readers=self._readers
         )
         with failures_told(self._device):
-            drive(self._lanes, batches.start)
+            run_batches(self._lanes, batches.start)
         results, left = batches.results, batches.left
         if left:
             counted = self._cpu.count(job, [images[i] for i in left], gts, preds)
