@@ -130,5 +130,5 @@ def score(confusion: Counts, labels: LabelSpace, protocol: str) -> tuple[LevelSc
 
 
 def _check(protocol: str) -> None:
-    if protocol not in PROTOCOLS:
-        raise OptionError("no such protocol", found=protocol, expected="one of " + ", ".join(PROTOCOLS))
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        raise OptionError("no such protocol", found=str(protocol), expected="one of " + ", ".join(PROTOCOLS))
