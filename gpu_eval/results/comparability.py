@@ -16,7 +16,7 @@ _EXAMPLES = 3
 
 
 def check_same_kind(runs: Sequence[ScoredRun]) -> None:
-    """Raise OptionError for runs of label maps and of instances together, naming one of each."""
+    """Raise OptionError for runs of several tasks, naming one of each of two."""
     for run in runs:
         if run.kind != runs[0].kind:
             raise OptionError(
@@ -46,19 +46,21 @@ def check_same_rules(run_a: ScoredRun, run_b: ScoredRun) -> None:
             )
 
 
-def check_same_gt(a: ScoredImages, b: ScoredImages, names: tuple[str, str]) -> None:
-    """Raise IncomparableRuns unless each image has the same ground truth in both.
+def check_same_gt(
+    a: ScoredImages, b: ScoredImages, at: tuple[Counts, Counts], names: tuple[str, str]
+) -> None:
+    """Raise IncomparableRuns unless the images at these places have the same ground truth in both.
 
-    `a` and `b` hold the same images in the same order. What counts is the content, so a copy of the ground
-    truth with other dates or another compression is the same.
+    What counts is the content, so a copy of the ground truth with other dates or another compression is the
+    same.
     """
-    other = np.flatnonzero((a.gt != b.gt).any(axis=1))
+    other = np.flatnonzero((a.gt[at[0]] != b.gt[at[1]]).any(axis=1))
     if other.size:
         raise IncomparableRuns(
             "the runs were scored against different ground truth",
             file=names[1],
-            found=f"{other.size} of {len(a.keys)} images differ from {names[0]}: "
-            + _some([a.keys[i] for i in other]),
+            found=f"{other.size} of {at[0].size} images differ from {names[0]}: "
+            + _some([a.keys[at[0][i]] for i in other]),
             fix="score both against the same ground truth",
         )
 
@@ -75,8 +77,7 @@ def check_same_split(a: ScoredImages, b: ScoredImages, names: tuple[str, str]) -
             found=f"{len(all_keys[1])} images; {len(odd)} are in one run only: {_some(odd)}",
             expected=f"the {len(all_keys[0])} images of {names[0]}",
         )
-    at_a, at_b = _both(a, b)
-    check_same_gt(a.take(at_a), b.take(at_b), names)
+    check_same_gt(a, b, _both(a, b), names)
 
 
 def in_common(
@@ -110,6 +111,9 @@ def in_common(
 
 
 def _both(a: ScoredImages, b: ScoredImages) -> tuple[Counts, Counts]:
+    if a.keys == b.keys:
+        everything = np.arange(len(a.keys))
+        return everything, everything
     place = {key: i for i, key in enumerate(b.keys)}
     both = [(i, place[key]) for i, key in enumerate(a.keys) if key in place]
     at = np.array(both, np.int64).reshape(-1, 2)

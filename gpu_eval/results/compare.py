@@ -1,20 +1,21 @@
 """Two runs of the same images side by side: what differs, and whether noise alone could do it.
 
-Both runs are resampled with the same draws, so that what makes an image hard for both cancels out.
+Both runs lose the same unit in turn, so that what makes a drive hard for both cancels out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from gpu_eval.errors import OptionError
-from gpu_eval.metrics import bootstrap
+from gpu_eval.metrics import uncertainty
+from gpu_eval.metrics.uncertainty import Difference
+from gpu_eval.results import units as run_units
 from gpu_eval.results.comparability import check_same_gt, check_same_kind, check_same_rules, in_common
 from gpu_eval.results.images import ScoredImages
 from gpu_eval.results.run import ScoredRun
@@ -27,7 +28,8 @@ class Comparison:
     `kind` is "semantic" or "instance". `scores`, `classes` and `images` are pyarrow tables
     (`run_folder.schema.Compared`); `images` has every compared image at every level, or under every protocol,
     those that moved most first. `image_count` images were compared, `left_out` are in one run only
-    (`common`). `resamples` is 0 where there were fewer than two units.
+    (`common`), and `missing` of the split have no score in the first and in the second run. `intervals` says
+    how intervals and p-values came about: method, units, remark, confidence.
     """
 
     kind: str
@@ -35,11 +37,8 @@ class Comparison:
     run_b: str
     image_count: int
     left_out: int
-    units: str
-    unit_count: int
-    resamples: int
-    confidence: float
-    seed: int
+    missing: tuple[int, int]
+    intervals: Mapping[str, Any]
     scores: pa.Table
     classes: pa.Table
     images: pa.Table
@@ -47,24 +46,41 @@ class Comparison:
     def __repr__(self) -> str:
         row, name = self.scores.to_pylist()[0], self.scores.column_names[1]
         what = row[name].upper() if isinstance(row[name], str) else f"{name} {row[name]}"
+        told = f"[{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p']:.3g}"
+        if row["reason"] is not None:
+            told = f"no interval and no p ({row['reason']})"
         return (
             f"<Comparison of {self.run_b} with {self.run_a}: {what} {row['protocol']} "
-            f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p']:.3g}, "
-            f"{self.image_count} images>"
+            f"{row['difference']:+.4f} {told}, {self.image_count} images>"
         )
 
+    def main_row(self, protocol: str | None = None) -> dict[str, Any]:
+        """The row of the main score, by default under the first protocol. Raises OptionError for another."""
+        rows: list[dict[str, Any]] = self.scores.to_pylist()
+        for row in rows:
+            if row["protocol"] == (protocol or rows[0]["protocol"]):
+                return row
+        raise OptionError("the runs have no such protocol", found=protocol)
+
     def difference(
-        self, level: int | None = None, protocol: str | None = None, *, measure: str | None = None
+        self,
+        level: int | None = None,
+        protocol: str | None = None,
+        *,
+        measure: str | None = None,
+        scored: int | str | None = None,
     ) -> float:
         """The score of the second run less that of the first; default: the main score, first protocol.
 
-        That is the mIoU of a `level` (default: the finest) or, of instances, the `measure` "ap" or "ap50".
+        That is the mIoU of a `level` (default: the finest) or, of instances, the `measure` "ap" or "ap50"; of
+        any task it may be given as `scored`.
         NaN where a run has none. Raises OptionError for a level, measure or protocol the runs do not have.
         """
         rows = self.scores.to_pylist()
         what = self.scores.column_names[1]
         wanted = {"level": level, "measure": measure}
-        scored, protocol = wanted.pop(what, None) or rows[0][what], protocol or rows[0]["protocol"]
+        scored = scored or wanted.pop(what, None) or rows[0][what]
+        protocol = protocol or rows[0]["protocol"]
         for row in rows:
             if (row[what], row["protocol"]) == (scored, protocol) and not any(wanted.values()):
                 return float(row["difference"])
@@ -79,14 +95,15 @@ def compare(
     run_b: ScoredRun,
     *,
     common: bool = False,
-    resamples: int = bootstrap.RESAMPLES,
-    confidence: float = bootstrap.CONFIDENCE,
-    seed: int = bootstrap.SEED,
+    units: run_units.Wanted = run_units.DEFAULT,
+    confidence: float = uncertainty.CONFIDENCE,
 ) -> Comparison:
     """Compare the second run with the first, on the images both have scored.
 
+    `units` are those of the intervals, as in `results.units`.
+
     Raises
-        OptionError: one run is of label maps, the other of instances.
+        OptionError: runs of two tasks; units that do not fit the images.
         IncomparableRuns: labels, protocols, resolution, area or ground truth differ; the images differ and
             `common` does not allow it; no image is common.
         CorruptRun: a run cannot be read.
@@ -95,34 +112,31 @@ def compare(
     check_same_rules(run_a, run_b)
     a, b = run_a.image_counts(), run_b.image_counts()
     names = (str(run_a.folder), str(run_b.folder))
+    missing = (len(a.missing), len(b.missing))
     at_a, at_b = in_common(a, b, names, common)
     left_out = len(a.keys) + len(b.keys) - 2 * at_a.size
+    check_same_gt(a, b, (at_a, at_b), names)
     a, b = a.take(at_a), b.take(at_b)
-    check_same_gt(a, b, names)
-    (samples_a, units), (samples_b, _) = (side.resampled(resamples, seed) for side in (a, b))
-    scores_a, scores_b = a.scores(), b.scores()
+    chosen = run_units.units_of(a, units)
+    parts_a, parts_b = a.parts(chosen), b.parts(chosen)
     tables = run_a.tables.compared
     scores: list[tuple[Any, ...]] = []
     classes: list[tuple[Any, ...]] = []
-    for key in scores_a:
-        mean, per_class = (
-            _differences(scores_a[key][i], scores_b[key][i], samples_a[key][i], samples_b[key][i], confidence)
-            for i in (0, 1)
-        )
-        scores += [(*key, *row) for row in mean]
+    for key in parts_a:
+        found = uncertainty.differences(parts_a[key], parts_b[key], chosen, confidence)
+        scores.append((*key, *_columns(found.mean)))
+        corrected = uncertainty.holm(np.array([part.p for part in found.parts])).tolist()
         classes += [
-            (*key, *named, *row) for named, row in zip(run_a.classes_of(key[1]), per_class, strict=True)
+            (*key, *named, *_columns(part), p)
+            for named, part, p in zip(run_a.classes_of(key[1]), found.parts, corrected, strict=True)
         ]
     return Comparison(
         run_a.kind,
         *names,
         image_count=len(a.keys),
         left_out=left_out,
-        units=units.kind,
-        unit_count=units.count,
-        resamples=resamples if units.count > 1 else 0,
-        confidence=confidence,
-        seed=seed,
+        missing=missing,
+        intervals=run_units.describe(chosen, confidence),
         scores=_table(scores, tables.scores),
         classes=_table(classes, tables.classes),
         images=_images(a, b, tables.images),
@@ -133,18 +147,18 @@ def _table(rows: Sequence[tuple[Any, ...]], columns: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([dict(zip(columns.names, row, strict=True)) for row in rows], schema=columns)
 
 
-def _differences(
-    a: npt.NDArray[np.float64],
-    b: npt.NDArray[np.float64],
-    samples_a: npt.NDArray[np.float64],
-    samples_b: npt.NDArray[np.float64],
-    confidence: float,
-) -> list[tuple[float, ...]]:
-    """Both scores and `run_folder.schema.DIFFERENCE`, per score: () or (n,), samples (resamples, ...)."""
-    differences = samples_b - samples_a
-    low, high = bootstrap.interval(differences, confidence)
-    columns = (a, b, b - a, low, high, bootstrap.p_value(differences))
-    return [tuple(map(float, row)) for row in zip(*map(np.atleast_1d, columns), strict=True)]
+def _columns(found: Difference) -> tuple[float | str | None, ...]:
+    """Both scores and `run_folder.schema.DIFFERENCE`."""
+    return (
+        found.a,
+        found.b,
+        found.difference,
+        found.low,
+        found.high,
+        found.p,
+        found.detectable,
+        found.reason,
+    )
 
 
 def _images(a: ScoredImages, b: ScoredImages, columns: pa.Schema) -> pa.Table:

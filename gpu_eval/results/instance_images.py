@@ -13,14 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from gpu_eval.labels.instance_space import InstanceSpace
-from gpu_eval.metrics import average_precision_bootstrap as precision_bootstrap
-from gpu_eval.metrics import bootstrap
 from gpu_eval.metrics import confusion as cm
-from gpu_eval.metrics.average_precision import average_precision
-from gpu_eval.metrics.bootstrap import Units
+from gpu_eval.metrics.average_precision_units import delete_one
 from gpu_eval.metrics.confusion import Counts, Ratios
 from gpu_eval.metrics.matching import PROTOCOLS, InstanceTable, Outcomes, gt_classes, outcomes, take
-from gpu_eval.results.images import Score, ScoredImages, Scores, digest_of_keys
+from gpu_eval.metrics.uncertainty import Parts
+from gpu_eval.metrics.units import Units
+from gpu_eval.results.images import Key, ScoredImages, digest_of_keys
 from gpu_eval.run_folder import parts
 from gpu_eval.run_folder.instance_tables import to_instance_table
 from gpu_eval.storage import Place
@@ -49,26 +48,12 @@ class InstanceImages(ScoredImages):
     def take(self, index: Counts) -> Self:
         return replace(self, **self._taken(index), table=take(self.table, index))
 
-    def scores(self) -> Scores:
-        result: dict[Score, tuple[Ratios, Ratios]] = {}
-        for protocol, judged in self.judged.items():
-            score = average_precision(judged)
-            result[protocol, "ap"] = np.asarray(score.mean_ap), score.class_ap
-            result[protocol, "ap50"] = np.asarray(score.mean_ap50), score.class_ap50
-        return result
-
-    def resampled(
-        self, resamples: int, seed: int, protocols: Sequence[str] | None = None
-    ) -> tuple[Scores, Units]:
-        units = bootstrap.units(self.drives)
-        result: dict[Score, tuple[Ratios, Ratios]] = {}
+    def parts(self, units: Units, protocols: Sequence[str] | None = None) -> Mapping[Key, Parts]:
+        found: dict[Key, Parts] = {}
         for protocol in PROTOCOLS if protocols is None else protocols:
-            drawn = precision_bootstrap.resample(
-                self.judged[protocol], units, resamples if units.count > 1 else 0, seed
-            )
-            result[protocol, "ap"] = drawn.mean_ap, drawn.class_ap
-            result[protocol, "ap50"] = drawn.mean_ap50, drawn.class_ap50
-        return result, units
+            without = delete_one(self.judged[protocol], units)
+            found[protocol, "ap"], found[protocol, "ap50"] = without.parts(), without.parts(at_half=True)
+        return found
 
     def image_scores(self) -> Mapping[int | str, Ratios]:
         """F1 at 50 % overlap over all classes, per protocol; NaN for an image without TP, FP and FN.

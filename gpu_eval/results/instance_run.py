@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
-from gpu_eval.metrics import bootstrap
+from gpu_eval.metrics import uncertainty
 from gpu_eval.metrics.matching import PROTOCOLS
+from gpu_eval.metrics.units import Units
 from gpu_eval.results import instance_images
 from gpu_eval.results.instance_images import MEASURES, InstanceImages
-from gpu_eval.results.run import ClassScore, Score, ScoredRun
+from gpu_eval.results.run import BoardColumn, ClassScore, Score, ScoredRun
 from gpu_eval.run_folder import instance_schema as schema
 from gpu_eval.run_folder import instance_tables as tables
-from gpu_eval.run_folder.folder import write_facts
 from gpu_eval.run_folder.schema import RunTables
-from gpu_eval.storage import Place, write_table
-
-
-def finish(folder: Place, facts: Mapping[str, Any], *, resamples: int = 0) -> None:
-    """Write the tables of the whole run, with intervals from so many resamples, then run.json as complete.
-
-    Raises CorruptRun where a part of the run is lost.
-    """
-    space, area = schema.space_of(facts), schema.area_of(facts)
-    counted = instance_images.read(folder, facts, space, area)
-    samples, units = counted.resampled(resamples, bootstrap.SEED)
-    intervals = {
-        key: tables.Interval(bootstrap.interval(mean), bootstrap.interval(per_class))
-        for key, (mean, per_class) in samples.items()
-    }
-    for name, table in tables.totals(counted.judged, intervals).items():
-        write_table(folder / f"{name}.parquet", table)
-    told = {
-        "intervals": bootstrap.describe(units, resamples),
-        "gt_fingerprint": counted.gt_fingerprint,
-        "pred_fingerprint": counted.pred_fingerprint,
-    }
-    write_facts(folder, {**facts, **told, "complete": True})
+from gpu_eval.storage import Place
 
 
 class InstanceRun(ScoredRun):
@@ -50,7 +27,8 @@ class InstanceRun(ScoredRun):
     ground-truth pixels that counts. Tables are read on first use.
     """
 
-    task = "instance"
+    kind = "instance"
+    void_means = "counted as without predictions"
 
     def __init__(self, folder: Place) -> None:
         super().__init__(folder)
@@ -102,8 +80,9 @@ class InstanceRun(ScoredRun):
         return tuple(PROTOCOLS)
 
     @property
-    def board_columns(self) -> Mapping[str, tuple[int | str, str]]:
-        return {measure.upper(): (measure, measure) for measure in MEASURES}
+    def board_columns(self) -> Mapping[str, BoardColumn]:
+        titles = {"ap": "AP", "ap50": "AP at 50 % overlap"}
+        return {measure.upper(): BoardColumn(measure, measure, titles[measure]) for measure in MEASURES}
 
     @property
     def rules(self) -> Mapping[str, tuple[object, str]]:
@@ -120,8 +99,7 @@ class InstanceRun(ScoredRun):
     def score_of(self, scored: int | str, protocol: str) -> Score:
         self.check_protocol(protocol)
         row = {row["protocol"]: row for row in self.scores.to_pylist()}[protocol]
-        # Format 2 had no intervals here.
-        return Score(*(row.get(f"{scored}{bound}", math.nan) for bound in ("", "_low", "_high")))
+        return Score(*(row[f"{scored}{column}"] for column in ("", "_low", "_high", "_df", "_reason")))
 
     def class_scores(self, scored: int | str, protocol: str) -> Sequence[ClassScore]:
         return [
@@ -130,8 +108,17 @@ class InstanceRun(ScoredRun):
             if row["protocol"] == protocol
         ]
 
-    def image_counts(self) -> InstanceImages:
-        return instance_images.read(self.folder, self.facts, self.space, self.area)
+    @classmethod
+    def read_images(cls, folder: Place, facts: Mapping[str, Any]) -> InstanceImages:
+        return instance_images.read(folder, facts, schema.space_of(facts), schema.area_of(facts))
+
+    @classmethod
+    def totals(cls, images: InstanceImages, units: Units | None) -> Mapping[str, pa.Table]:
+        scores = {} if units is None else images.parts(units)
+        found = {
+            key: uncertainty.intervals(parts, units) for key, parts in scores.items() if units is not None
+        }
+        return tables.totals(images.judged, found)
 
 
 RUN = InstanceRun

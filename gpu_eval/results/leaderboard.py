@@ -1,14 +1,13 @@
-"""Runs of one split in order of their score, and which of them noise alone could reorder.
+"""Runs of one split in order of their score, each with the range of ranks that the data allow it.
 
-A tier begins with the best run that is in none yet and takes in the runs below whose paired bootstrap
-interval of the difference to it contains 0, as far as the first that does not. Only complete runs
-are ranked: leaving out hard images must not pay. (`--on-error void` makes a run complete by counting what is
-missing as missed.)
+Ranges hold together for all runs of the board (`metrics.ranks`). Only complete runs are ranked: leaving out
+hard images must not pay. (`--on-error void` makes a run complete by counting what is missing as missed.)
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -17,11 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from gpu_eval.errors import OptionError
-from gpu_eval.metrics import bootstrap
-from gpu_eval.metrics.confusion import Ratios
+from gpu_eval.metrics import uncertainty
+from gpu_eval.metrics.ranks import rank_ranges
+from gpu_eval.metrics.uncertainty import Parts
+from gpu_eval.results import units as run_units
 from gpu_eval.results.comparability import check_same_kind, check_same_rules, check_same_split
 from gpu_eval.results.images import ScoredImages
 from gpu_eval.results.run import ScoredRun
+from gpu_eval.run_folder.schema import interval_columns
 
 # The benchmark's own boards as they stood when they were copied; see published/SOURCE.md.
 PUBLISHED = {
@@ -35,6 +37,10 @@ _PUBLISHED_SCORES = {**{f"miou_level{n}": f"miou_l{n}" for n in (3, 2, 1)}, "ap"
 
 # Key of the board's schema metadata: the column it is sorted by.
 SORTED_BY = b"gpu_eval.sorted_by"
+# And how its intervals and ranges came about, as JSON: `runs` has for each scored run what
+# `results.units.describe` says; `detectable` is the smallest difference that two runs in the middle of the
+# board would show with 80 % power.
+INTERVALS = b"gpu_eval.intervals"
 
 
 def leaderboard(
@@ -43,15 +49,15 @@ def leaderboard(
     published: bool = False,
     sort: str | None = None,
     protocol: str | None = None,
-    resamples: int = bootstrap.RESAMPLES,
-    confidence: float = bootstrap.CONFIDENCE,
-    seed: int = bootstrap.SEED,
+    units: run_units.Wanted = run_units.DEFAULT,
+    confidence: float = uncertainty.CONFIDENCE,
 ) -> pa.Table:
     """The board, best first: one row per run and, if `published`, per row of the benchmark's own boards.
 
     `sort` is L<level>, AP or AP50 (default: the finest level; of instances AP), `protocol` one of the runs'
-    (default: the first). Columns: `run_folder.schema.board`. Published rows have neither rank nor tier: they
-    were not scored here. A board of instances has only those with an AP.
+    (default: the first). Columns: `run_folder.schema.board`. Published rows have no rank: they were not
+    scored here. A board of instances has only those with an AP. `units` are those of the intervals, as in
+    `results.units`.
 
     Raises
         IncomparableRuns: labels, protocols, resolution, area, ground truth or the split's images differ.
@@ -72,41 +78,44 @@ def leaderboard(
     if published and labels != PUBLISHED_LABELS:
         raise OptionError("there are no published rows", found=f"runs of {labels}", expected=PUBLISHED_LABELS)
     board: list[dict[str, Any]] = []
-    samples: dict[str, Ratios] = {}
+    sorted_by: dict[str, Parts] = {}
     first: ScoredImages | None = None
+    described: list[dict[str, Any]] = []
     for run in runs:
         check_same_rules(one, run)
         counted = run.image_counts()
         first = first or counted
         check_same_split(first, counted, (str(one.folder), str(run.folder)))
-        drawn, _ = counted.resampled(resamples, seed, [protocol])
-        scores = counted.scores()
+        chosen = run_units.units_of(counted, units)
         row = _row(run, counted, protocol)
-        for scored, name in one.board_columns.values():
-            means = drawn[protocol, scored][0]
-            low, high = bootstrap.interval(means, confidence)
-            row |= {
-                name: float(scores[protocol, scored][0]),
-                f"{name}_low": float(low),
-                f"{name}_high": float(high),
-            }
-            if name == column:
-                samples[row["run"]] = means
+        how = run_units.describe(chosen, confidence)
+        described.append(how)
+        row |= {"interval_method": how["method"], "units": how["units"]}
+        parts = counted.parts(chosen, [protocol])
+        for shown in one.board_columns.values():
+            scored, name = shown.scored, shown.column
+            interval = uncertainty.intervals(parts[protocol, scored], chosen, confidence).mean
+            row |= {name: interval.estimate, **interval_columns(name, interval)}
+            if name == column and not _is_incomplete(row):
+                sorted_by[row["run"]] = parts[protocol, scored]
         board.append(row)
     if published:
         # Those with a score that the board has a column for.
-        shown = set(one.tables.board.names) & set(_PUBLISHED_SCORES)
-        board += [row for row in _published() if any(row[name] is not None for name in shown)]
+        there = set(one.tables.board.names) & set(_PUBLISHED_SCORES)
+        board += [row for row in _published() if any(row[name] is not None for name in there)]
     board.sort(key=lambda row: _order(row, column))
-    _rank(board, samples, column, confidence)
+    detectable = _rank(board, sorted_by, column, confidence)
+    for row in board:
+        row["detectable"] = detectable if row.get("rank") is not None else None
+    told = {"runs": described, "detectable": _null(detectable)}
     return pa.Table.from_pylist(
         [{name: _null(value) for name, value in row.items()} for row in board],
-        schema=one.tables.board.with_metadata({SORTED_BY: column}),
+        schema=one.tables.board.with_metadata({SORTED_BY: column, INTERVALS: json.dumps(told)}),
     )
 
 
 def _sort_column(run: ScoredRun, sort: str | None) -> str:
-    columns = {name: column for name, (_, column) in run.board_columns.items()}
+    columns = {name: shown.column for name, shown in run.board_columns.items()}
     columns |= {  # of published rows
         name: column for name, column in (("AP", "ap"), ("AP50", "ap50")) if column in run.tables.board.names
     }
@@ -120,16 +129,15 @@ def _row(run: ScoredRun, counted: ScoredImages, protocol: str) -> dict[str, Any]
     facts = run.facts
     return {
         "rank": None,
-        "tier": None,
+        "rank_first": None,
+        "rank_last": None,
         **facts["entry"],
-        "ap": None,
-        "ap50": None,
         "source": "scored",
         "published_rank": None,
         "protocol": protocol,
         "images_scored": facts["images_scored"],
         "images": facts["images"],
-        "completeness": facts["images_scored"] / facts["images"],
+        "completeness": facts["images_scored"] / facts["images"] if facts["images"] else None,
         "images_void": facts["images_void"],
         "gt_fingerprint": counted.gt_fingerprint,
         "pred_fingerprint": counted.pred_fingerprint,
@@ -159,7 +167,7 @@ def _published() -> list[dict[str, Any]]:
 
 def _order(row: dict[str, Any], column: str) -> tuple[bool, bool, float, str]:
     """Complete and published rows by score, best first; then rows without one; then incomplete runs."""
-    value = _null(row[column])
+    value = _null(row.get(column))
     return _is_incomplete(row), value is None, -(value or 0.0), row["run"]
 
 
@@ -167,27 +175,18 @@ def _is_incomplete(row: dict[str, Any]) -> bool:
     return row["source"] == "scored" and bool(row["images_scored"] < row["images"])
 
 
-def _rank(board: list[dict[str, Any]], samples: dict[str, Ratios], column: str, confidence: float) -> None:
-    """Fill in `rank` (equal scores share one) and `tier` of the complete runs; `board` is sorted."""
-    ranked = [
-        row
-        for row in board
-        if row["source"] == "scored" and not _is_incomplete(row) and _null(row[column]) is not None
-    ]
-    leader: dict[str, Any] | None = None
-    tier = 0
+def _rank(board: list[dict[str, Any]], sorted_by: dict[str, Parts], column: str, confidence: float) -> float:
+    """Fill in the ranks of the complete runs (equal scores share one) and their ranges; `board` is sorted.
+
+    Returns the smallest difference that the board could show.
+    """
+    ranked = [row for row in board if row["run"] in sorted_by and _null(row.get(column)) is not None]
+    ranges = rank_ranges([sorted_by[row["run"]] for row in ranked], confidence)
     for i, row in enumerate(ranked):
         same = i > 0 and row[column] == ranked[i - 1][column]
         row["rank"] = ranked[i - 1]["rank"] if same else i + 1
-        if leader is None or not _tied(samples[leader["run"]], samples[row["run"]], confidence):
-            leader, tier = row, tier + 1
-        row["tier"] = tier
-
-
-def _tied(leader: Ratios, other: Ratios, confidence: float) -> bool:
-    """Whether the interval of the difference contains 0; without one (a single image), they are tied."""
-    low, high = bootstrap.interval(leader - other, confidence)
-    return not bool(low > 0 or high < 0)
+        row["rank_first"], row["rank_last"] = int(ranges.first[i]), int(ranges.last[i])
+    return ranges.detectable
 
 
 def _null(value: Any) -> Any:

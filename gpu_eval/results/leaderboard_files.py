@@ -9,6 +9,7 @@ Names and links come from others: everything is escaped, and only web addresses 
 from __future__ import annotations
 
 import importlib.resources
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
@@ -19,11 +20,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from gpu_eval.results.leaderboard import SORTED_BY
+from gpu_eval.results import interval_words
+from gpu_eval.results.leaderboard import INTERVALS, SORTED_BY
 from gpu_eval.storage import write, write_table
 
 # Columns set flush left.
-TEXTS = ("method", "provenance", "fingerprints")
+TEXTS = ("method", "intervals", "provenance", "fingerprints")
 
 # Hex digits of a fingerprint that people compare.
 _SHORT = 8
@@ -31,11 +33,12 @@ _SHORT = 8
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell: its text, a second line in small print, and where it links to."""
+    """A cell: its text, a second line in small print, where it links to, and why a score has no interval."""
 
     text: str
     small: str = ""
     link: str | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class Row:
 def lay_out(board: pa.Table, *, short: bool = False) -> tuple[tuple[str, ...], list[Row]]:
     """The headings and rows of a board as people see it; columns that nobody fills are left out.
 
-    `short` leaves out published rows without the score that the board is sorted by.
+    `short` leaves out published rows without the score that the board is sorted by, and of how intervals came
+    about what `notes` say.
     """
     rows = board.to_pylist()
     if short:
@@ -57,7 +61,7 @@ def lay_out(board: pa.Table, *, short: bool = False) -> tuple[tuple[str, ...], l
         rows = [row for row in rows if _kind(row) != "published" or row[column] is not None]
     columns: list[tuple[str, Callable[[dict[str, Any]], Cell]]] = [
         ("rank", lambda row: _count(row["rank"])),
-        ("tier", lambda row: _count(row["tier"])),
+        ("range", _range),
         ("method", _method),
     ]
     for field in board.schema:
@@ -65,9 +69,16 @@ def lay_out(board: pa.Table, *, short: bool = False) -> tuple[tuple[str, ...], l
         filled = f"{field.name}_low" in board.column_names or any(row[field.name] is not None for row in rows)
         if title and filled:
             columns.append((title, _score(field.name)))
+    columns += [] if short else [("intervals", _intervals)]
     columns += [("images", _images), ("provenance", _provenance), ("fingerprints", _fingerprints)]
     laid = [Row(_kind(row), tuple(cell(row) for _, cell in columns)) for row in rows]
     return tuple(title for title, _ in columns), laid
+
+
+def sorted_title(board: pa.Table) -> str:
+    """The heading of the column that the board is sorted by."""
+    metadata = board.schema.field(board.schema.metadata[SORTED_BY].decode()).metadata
+    return str(metadata[b"title"].decode())
 
 
 def notes(board: pa.Table) -> list[str]:
@@ -76,10 +87,30 @@ def notes(board: pa.Table) -> list[str]:
     kinds = {_kind(row) for row in rows}
     sources = dict.fromkeys(row["run"] for row in rows if _kind(row) == "published")
     protocol = next((row["protocol"] for row in rows if row["protocol"]), None)
-    told = [
-        f"Protocol {protocol}. Brackets: 95 % bootstrap intervals. Runs of one tier: the paired bootstrap "
-        "cannot tell them from the tier's best run."
-    ]
+    how = json.loads(board.schema.metadata[INTERVALS])
+    told = [f"Protocol {protocol}."]
+    if how["runs"]:
+        reasons = [
+            row[name]
+            for row in rows
+            if row["units"]
+            for name in board.column_names
+            if name.endswith("_reason")
+        ]
+        words = interval_words.of_board(how["runs"], reasons)
+        told[0] += f" No {words.removeprefix('no ')}." if all(reasons) else f" Brackets: {words}."
+    if sum(row["rank"] is not None for row in rows) > 1:
+        kind, confidence = how["runs"][0]["unit_kind"], how["runs"][0]["confidence"]
+        told.append(
+            f"Range: the ranks that a run may have on very many other {kind} of the same kind, with "
+            f"{confidence:.0%} confidence for all runs of the board together. Runs whose ranges do not "
+            "overlap are told apart by this split; others may or may not be: `gpu-eval compare` says."
+        )
+    if how["detectable"] is not None:
+        told.append(
+            f"Two runs in the middle of this board must differ by {how['detectable']:.4f} for it to be found "
+            "in 80 of 100 such splits."
+        )
     if "incomplete" in kinds:
         told.append(
             "Runs with images missing are not ranked; --on-error void makes a run complete by counting them "
@@ -107,6 +138,13 @@ def _count(value: int | None) -> Cell:
     return Cell("" if value is None else str(value))
 
 
+def _range(row: dict[str, Any]) -> Cell:
+    first, last = row["rank_first"], row["rank_last"]
+    if first is None:
+        return Cell("")
+    return Cell(str(first) if first == last else f"{first}-{last}")
+
+
 def _method(row: dict[str, Any]) -> Cell:
     link = row["link"] if str(row["link"]).startswith(("https://", "http://")) else None
     if row["method"] is None and row["team"] is None:
@@ -118,14 +156,19 @@ def _score(name: str) -> Callable[[dict[str, Any]], Cell]:
     def cell(row: dict[str, Any]) -> Cell:
         low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
         between = "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
-        return Cell("" if row[name] is None else f"{row[name]:.4f}", between)
+        text = "" if row[name] is None else f"{row[name]:.4f}"
+        return Cell(text, between, reason=row.get(f"{name}_reason") or "")
 
     return cell
 
 
+def _intervals(row: dict[str, Any]) -> Cell:
+    return Cell(row["units"] or "", row["interval_method"] or "")
+
+
 def _images(row: dict[str, Any]) -> Cell:
     if row["images"] is None:
-        return Cell("")
+        return Cell("published")  # where a narrow terminal has no provenance
     if row["images_scored"] < row["images"]:
         return Cell(
             f"{row['images_scored']:,} of {row['images']:,}", f"{row['completeness']:.2%}: not ranked"
@@ -171,7 +214,8 @@ def _markdown(board: pa.Table) -> str:
             text = _plain(cell.text)
             if cell.link:
                 text = f"[{text}](<{escape(cell.link).replace(' ', '%20').replace('|', '%7C')}>)"
-            cells.append(text + (f"<br>{_plain(cell.small)}" if cell.small else ""))
+            small = cell.small or cell.reason
+            cells.append(text + (f"<br>{_plain(small)}" if small else ""))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -191,8 +235,8 @@ def _html(board: pa.Table) -> str:
             text = escape(cell.text)
             if cell.link:
                 text = f'<a href="{escape(cell.link)}" rel="noopener noreferrer">{text}</a>'
-            if cell.small:
-                text += f"<small>{escape(cell.small)}</small>"
+            if cell.small or cell.reason:
+                text += f"<small>{escape(cell.small or cell.reason)}</small>"
             kind = ' class="text"' if title in TEXTS else _NUMBER
             cells.append(f'<th scope="row">{text}</th>' if title == "method" else f"<td{kind}>{text}</td>")
         body.append(f'<tr class="{row.kind}">{"".join(cells)}</tr>')

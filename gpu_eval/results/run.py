@@ -13,20 +13,33 @@ import pyarrow as pa
 
 from gpu_eval import registry
 from gpu_eval.errors import CorruptRun, IncompleteRun, OptionError, WrongKind
+from gpu_eval.metrics.units import Units
+from gpu_eval.results import units as run_units
 from gpu_eval.results.images import ScoredImages
 from gpu_eval.run_folder import parts, sql
-from gpu_eval.run_folder.folder import read_facts
-from gpu_eval.run_folder.schema import RunTables
-from gpu_eval.storage import Place, place, read_table, unreadable
+from gpu_eval.run_folder.folder import read_facts, write_facts
+from gpu_eval.run_folder.schema import FORMAT_VERSION, RunTables
+from gpu_eval.storage import Place, place, read_table, unreadable, write_table
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A score and the bounds of its interval; NaN where there is none."""
+    """A score, the bounds of its interval and its degrees of freedom, NaN where `reason` says why."""
 
     value: float
     low: float
     high: float
+    df: float
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BoardColumn:
+    """What is scored, as in `ScoredImages.parts`, its column on a board, and its title in a page."""
+
+    scored: int | str
+    column: str
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +54,8 @@ class ClassScore:
 class ScoredRun(ABC):
     """A complete run: its facts, its tables, SQL over all of them, and its scores.
 
-    `folder` is the run folder and `facts` the content of run.json. Tables are read on first use.
+    `folder` is the run folder and `facts` the content of run.json. Tables are read on first use. `kind` is
+    the task's word, `void_means` what becomes of an image that is scored without its prediction.
 
     Raises
         CorruptRun: not a run folder, or one that cannot be read.
@@ -49,14 +63,17 @@ class ScoredRun(ABC):
         WrongKind: a run of another task.
     """
 
-    task: ClassVar[str]
+    kind: ClassVar[str]
+    void_means: ClassVar[str]
 
     def __init__(self, folder: Place) -> None:
         self.folder = folder
         self.facts = read_facts(folder)
-        if self.kind != self.task:
+        if self.facts["kind"] != self.kind:
             raise WrongKind(
-                f"not a run of the {self.task} task", file=str(folder), found=f"a run of the {self.kind} task"
+                f"not a run of the {self.kind} task",
+                file=str(folder),
+                found=f"a run of the {self.facts['kind']} task",
             )
         if not self.facts.get("complete"):
             raise IncompleteRun(
@@ -82,9 +99,8 @@ class ScoredRun(ABC):
 
     @property
     @abstractmethod
-    def board_columns(self) -> Mapping[str, tuple[int | str, str]]:
-        """Per score by its short name, the main one first: what is scored, as in `ScoredImages.scores`, and
-        its column on a board."""
+    def board_columns(self) -> Mapping[str, BoardColumn]:
+        """Each score by its short name, the main one first."""
 
     @property
     @abstractmethod
@@ -93,7 +109,7 @@ class ScoredRun(ABC):
 
     @abstractmethod
     def classes_of(self, scored: int | str) -> Sequence[tuple[int, str]]:
-        """Id and name of each class in the order of `ScoredImages.scores`."""
+        """Id and name of each class in the order of `ScoredImages.parts`."""
 
     @abstractmethod
     def score_of(self, scored: int | str, protocol: str) -> Score:
@@ -103,16 +119,47 @@ class ScoredRun(ABC):
     def class_scores(self, scored: int | str, protocol: str) -> Sequence[ClassScore]:
         """The same of each class."""
 
+    @classmethod
     @abstractmethod
-    def image_counts(self) -> ScoredImages:
-        """What resampling and comparing need of each scored image. Raises CorruptRun for a lost part."""
+    def read_images(cls, folder: Place, facts: Mapping[str, Any]) -> ScoredImages:
+        """The scored images of the run that `facts` describe. Raises CorruptRun for a lost part."""
+
+    @classmethod
+    @abstractmethod
+    def totals(cls, images: Any, units: Units | None) -> Mapping[str, pa.Table]:
+        """The tables of the whole run, with intervals if there are `units`."""
+
+    @classmethod
+    def doubts(cls, images: Any, facts: Mapping[str, Any]) -> Sequence[str]:  # noqa: ARG003
+        """What makes the scores look like a mistake; warnings of the run."""
+        return ()
 
     # --- what all runs have ---------------------------------------------------------------------------
 
-    @property
-    def kind(self) -> str:
-        """What was scored: "semantic" or "instance"."""
-        return str(self.facts["kind"])
+    @classmethod
+    def finish(
+        cls, folder: Place, facts: Mapping[str, Any], units: run_units.Wanted | None = run_units.DEFAULT
+    ) -> None:
+        """Write the tables of the whole run, then run.json as complete.
+
+        `units` are those of the intervals, as in `results.units`; None: no intervals. Raises CorruptRun where
+        a part of the run is lost, OptionError for units that do not fit it.
+        """
+        images = cls.read_images(folder, facts)
+        chosen = None if units is None else run_units.units_of(images, units)
+        for name, table in cls.totals(images, chosen).items():
+            write_table(folder / f"{name}.parquet", table)
+        told = {
+            "warnings": [*facts["warnings"], *cls.doubts(images, facts)],
+            "intervals": None if chosen is None else run_units.describe(chosen),
+            "gt_fingerprint": images.gt_fingerprint,
+            "pred_fingerprint": images.pred_fingerprint,
+        }
+        write_facts(folder, {**facts, **told, "complete": True})
+
+    def image_counts(self) -> ScoredImages:
+        """What judging and comparing need of each scored image. Raises CorruptRun for a lost part."""
+        return self.read_images(self.folder, self.facts)
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -130,8 +177,30 @@ class ScoredRun(ABC):
         return self.table("images")
 
     def table(self, name: str) -> pa.Table:
-        """A table of the run. Raises CorruptRun where a file of it is missing or damaged."""
+        """A table of the run. Raises CorruptRun where a file of it is missing or damaged.
+
+        Of a run of format 2 the tables of the whole are computed anew: its intervals were too narrow.
+        """
+        if self._is_old and name in self.tables.whole:
+            return self._totals[name]
         return pa.concat_tables([read_table(path) for path in self.files(name)])
+
+    @property
+    def _is_old(self) -> bool:
+        return bool(self.facts["format_version"] < FORMAT_VERSION)
+
+    @cached_property
+    def _totals(self) -> Mapping[str, pa.Table]:
+        images = self.image_counts()
+        return self.totals(images, run_units.units_of(images))
+
+    @property
+    def intervals(self) -> Mapping[str, Any] | None:
+        """How the intervals came about (method, units, confidence, remark); None: they were not asked for."""
+        if self._is_old:
+            return run_units.describe(run_units.units_of(self.image_counts()))
+        told: Mapping[str, Any] | None = self.facts["intervals"]
+        return told
 
     def files(self, name: str) -> list[Place]:
         """The files of a table. Raises CorruptRun where one is missing: a lost part is lost images."""
@@ -147,7 +216,11 @@ class ScoredRun(ABC):
 
         Raises OptionError with DuckDB's own words for a query it does not take.
         """
-        return sql.answer(query, self.folder, {name: self.files(name) for name in self.tables.by_name})
+        anew = self.tables.whole if self._is_old else ()
+        tables = {
+            name: self.table(name) if name in anew else self.files(name) for name in self.tables.by_name
+        }
+        return sql.answer(query, self.folder, tables)
 
     def check_protocol(self, protocol: str) -> None:
         """Raise OptionError for a protocol that the run does not have."""
@@ -158,12 +231,18 @@ class ScoredRun(ABC):
 
     def __repr__(self) -> str:
         scores = ", ".join(
-            f"{name} {self.score_of(scored, self.protocols[0]).value:.4f}"
-            for name, (scored, _) in self.board_columns.items()
+            f"{name} {self.score_of(column.scored, self.protocols[0]).value:.4f}"
+            for name, column in self.board_columns.items()
         )
         score = registry.TASKS[self.kind].score
-        named = scores if scores.startswith(score) else f"{score} {scores}"
+        named = scores if score in self.board_columns else f"{score} {scores}"
         return f"<{type(self).__name__} {self.folder}: {self.facts['images_scored']} images, {named}>"
+
+    def page(self) -> str:
+        """The text of the run's HTML page."""
+        from gpu_eval.page import plain
+
+        return plain.page(self)
 
     def _repr_html_(self) -> str:
         from gpu_eval.page.notebook import summary

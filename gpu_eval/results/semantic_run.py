@@ -13,52 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gpu_eval.metrics import bootstrap
 from gpu_eval.metrics import confusion as cm
+from gpu_eval.metrics import uncertainty
+from gpu_eval.metrics.units import Units
 from gpu_eval.results import semantic_images
-from gpu_eval.results.run import ClassScore, Score, ScoredRun
+from gpu_eval.results.run import BoardColumn, ClassScore, Score, ScoredRun
 from gpu_eval.results.semantic_images import SemanticImages
 from gpu_eval.run_folder import semantic_schema as schema
 from gpu_eval.run_folder import semantic_tables as tables
-from gpu_eval.run_folder.folder import write_facts
 from gpu_eval.run_folder.schema import RunTables
-from gpu_eval.storage import Place, write_table
+from gpu_eval.storage import Place
 
 if TYPE_CHECKING:
     import altair as alt
 
-
-def finish(folder: Place, facts: Mapping[str, Any], *, resamples: int = bootstrap.RESAMPLES) -> None:
-    """Write the tables of the whole run, with intervals from so many resamples, then run.json as complete.
-
-    Raises CorruptRun where a part of the run is lost.
-    """
-    labels = schema.labels_of(facts)
-    counted = semantic_images.read(folder, facts, labels)
-    samples, units = counted.resampled(resamples, bootstrap.SEED)
-    intervals = {}
-    for key, (miou, iou) in samples.items():
-        low, high = bootstrap.interval(miou)
-        intervals[key] = tables.Interval(float(low), float(high), *bootstrap.interval(iou))
-    for name, table in tables.totals(counted.total, labels, intervals).items():
-        write_table(folder / f"{name}.parquet", table)
-    told = {
-        "warnings": [*facts["warnings"], *_doubts(counted.total, facts)],
-        "intervals": bootstrap.describe(units, resamples),
-        "gt_fingerprint": counted.gt_fingerprint,
-        "pred_fingerprint": counted.pred_fingerprint,
-    }
-    write_facts(folder, {**facts, **told, "complete": True})
-
-
-def _doubts(total: npt.NDArray[np.int64], facts: Mapping[str, Any]) -> list[str]:
-    """What makes the numbers look like a mix-up of ids, the most common mistake with such files."""
-    if not facts["pred_outside"] or not total[0].any() or total[:, 0].any():
-        return []
-    return [
-        "class 0 is never predicted and some predicted values are outside the encoding: if the "
-        "predictions count from 1, --pred-encoding submission is what they need"
-    ]
+    from gpu_eval.page.worst_images import Pictures
 
 
 class Run(ScoredRun):
@@ -68,7 +37,8 @@ class Run(ScoredRun):
     encodings. Tables are read on first use.
     """
 
-    task = "semantic"
+    kind = "semantic"
+    void_means = "counted as predicted void"
 
     def __init__(self, folder: Place) -> None:
         super().__init__(folder)
@@ -77,6 +47,12 @@ class Run(ScoredRun):
     @property
     def tables(self) -> RunTables:
         return schema.tables([level.number for level in self.labels.levels])
+
+    def page(self, pictures: Pictures | None = None) -> str:
+        """The text of the run's HTML page. Raises OptionError where the plotting libraries are missing."""
+        from gpu_eval.page import html
+
+        return html.page(self, pictures)
 
     def plot_confusion(self, level: int | None = None) -> alt.LayerChart:
         """The confusion matrix of a level (default: the finest) as an Altair heat map.
@@ -118,8 +94,13 @@ class Run(ScoredRun):
         return self.labels.protocols
 
     @property
-    def board_columns(self) -> Mapping[str, tuple[int | str, str]]:
-        return {f"L{v.number}": (v.number, f"miou_level{v.number}") for v in self.labels.levels}
+    def board_columns(self) -> Mapping[str, BoardColumn]:
+        return {
+            f"L{v.number}": BoardColumn(
+                v.number, f"miou_level{v.number}", f"mIoU, level {v.number} ({len(v.names)} classes)"
+            )
+            for v in self.labels.levels
+        }
 
     @property
     def rules(self) -> Mapping[str, tuple[object, str]]:
@@ -138,7 +119,7 @@ class Run(ScoredRun):
     def score_of(self, scored: int | str, protocol: str) -> Score:
         assert isinstance(scored, int)
         row = self._means[self.labels.level(scored).number, protocol]
-        return Score(row["miou"], row["miou_low"], row["miou_high"])
+        return Score(row["miou"], *(row[f"miou_{column}"] for column in ("low", "high", "df", "reason")))
 
     def class_scores(self, scored: int | str, protocol: str) -> Sequence[ClassScore]:
         assert isinstance(scored, int)
@@ -148,8 +129,29 @@ class Run(ScoredRun):
             if (row["level"], row["protocol"]) == (scored, protocol)
         ]
 
-    def image_counts(self) -> SemanticImages:
-        return semantic_images.read(self.folder, self.facts, self.labels)
+    @classmethod
+    def read_images(cls, folder: Place, facts: Mapping[str, Any]) -> SemanticImages:
+        return semantic_images.read(folder, facts, schema.labels_of(facts))
+
+    @classmethod
+    def totals(cls, images: SemanticImages, units: Units | None) -> Mapping[str, pa.Table]:
+        scores = ({}, {}) if units is None else (images.parts(units), images.accuracies(units))
+        found = (
+            {key: uncertainty.intervals(parts, units) for key, parts in of.items() if units is not None}
+            for of in scores
+        )
+        return tables.totals(images.total, images.columns.labels, *found)
+
+    @classmethod
+    def doubts(cls, images: SemanticImages, facts: Mapping[str, Any]) -> Sequence[str]:
+        """A mix-up of ids, the most common mistake with such files."""
+        total = images.total
+        if not facts["pred_outside"] or not total[0].any() or total[:, 0].any():
+            return ()
+        return (
+            "class 0 is never predicted and some predicted values are outside the encoding: if the "
+            "predictions count from 1, --pred-encoding submission is what they need",
+        )
 
     def table(self, name: str) -> pa.Table:
         table = super().table(name)
@@ -176,7 +178,7 @@ class Run(ScoredRun):
         return float(self._means[number, protocol]["miou"])
 
     @cached_property
-    def _means(self) -> Mapping[tuple[int, str], Mapping[str, float]]:
+    def _means(self) -> Mapping[tuple[int, str], Mapping[str, Any]]:
         return {(row["level"], row["protocol"]): row for row in self.levels.to_pylist()}
 
 

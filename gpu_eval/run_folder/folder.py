@@ -70,7 +70,9 @@ def begin(
                 "the run cannot be resumed: its inputs or options are not those of this command",
                 file=str(folder),
                 found=", ".join(_differences(previous, facts)) or "files changed since",
-                fix="repeat the first command with --resume, or start over with --overwrite",
+                fix="start over with --overwrite"
+                if previous.get("format_version") != facts["format_version"]
+                else "repeat the first command with --resume, or start over with --overwrite",
             )
     write_facts(folder, {**facts, "complete": False})
     return previous

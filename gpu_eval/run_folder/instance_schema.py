@@ -17,6 +17,7 @@ from gpu_eval.run_folder.schema import (
     ENTRY,
     ERRORS,
     GT_FILE,
+    HOLM,
     IMAGE_ID,
     KEY,
     Compared,
@@ -168,6 +169,7 @@ COMPARED = Compared(
             share("ap_a", "AP of the first run; NaN for a class without ground truth that counts"),
             share("ap_b", "AP of the second run"),
             *DIFFERENCE,
+            HOLM,
         ]
     ),
     images=pa.schema(

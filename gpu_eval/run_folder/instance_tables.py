@@ -25,7 +25,9 @@ from gpu_eval.metrics.matching import (
     concatenate,
     outcomes,
 )
+from gpu_eval.metrics.uncertainty import Interval, Scored
 from gpu_eval.run_folder import instance_schema as schema
+from gpu_eval.run_folder.schema import interval_columns
 
 # Thresholds whose precision-recall points are kept.
 CURVE_THRESHOLDS = (0.5, 0.75)
@@ -243,20 +245,12 @@ def _find(wanted: Counts, among: Counts) -> Counts:
     return order[np.searchsorted(among, wanted, sorter=order)].astype(np.int64)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Interval:
-    """(low, high) of a measure's mean over classes, and of each class, shape (C,) each; NaN: none."""
-
-    mean: tuple[Ratios, Ratios]
-    classes: tuple[Ratios, Ratios]
-
-
 def totals(
-    by_protocol: Mapping[str, Outcomes], intervals: Mapping[tuple[str, str], Interval]
+    by_protocol: Mapping[str, Outcomes], intervals: Mapping[tuple[str, Any], Scored[Interval]]
 ) -> dict[str, pa.Table]:
     """The tables of a whole run: scores, classes, ap and curves, for every protocol in `by_protocol`.
 
-    `intervals` has one entry per protocol and measure, "ap" or "ap50".
+    `intervals` has one entry per protocol and measure, "ap" or "ap50", or none at all.
     """
     scores: list[dict[str, Any]] = []
     classes: list[dict[str, Any]] = []
@@ -264,14 +258,13 @@ def totals(
     points: list[dict[str, Any]] = []
     for protocol, judged in by_protocol.items():
         space, score = judged.space, average_precision(judged)
-        between = {name: intervals[protocol, name] for name in ("ap", "ap50")}
+        between = {name: intervals.get((protocol, name)) for name in ("ap", "ap50")}
         scores.append(
             {
                 "protocol": protocol,
                 "ap": score.mean_ap,
                 "ap50": score.mean_ap50,
-                **{f"{name}_low": float(interval.mean[0]) for name, interval in between.items()},
-                **{f"{name}_high": float(interval.mean[1]) for name, interval in between.items()},
+                **_bounds(between),
                 "classes": len(space.ids),
                 "classes_in_mean": score.classes_in_mean,
             }
@@ -284,8 +277,7 @@ def totals(
                     **head,
                     "ap": float(score.class_ap[c]),
                     "ap50": float(score.class_ap50[c]),
-                    **{f"{name}_low": float(interval.classes[0][c]) for name, interval in between.items()},
-                    **{f"{name}_high": float(interval.classes[1][c]) for name, interval in between.items()},
+                    **_bounds(between, c),
                     "gt": int(score.gt_count[c]),
                     "gt_ignored": int(gt_all[c] - score.gt_count[c]),
                     "predictions": int(score.pred_count[c]),
@@ -299,6 +291,15 @@ def totals(
         "ap": pa.Table.from_pylist(precisions, schema=schema.AVERAGE_PRECISION),
         "curves": pa.Table.from_pylist(points, schema=schema.CURVES),
     }
+
+
+def _bounds(scored: Mapping[str, Scored[Interval] | None], c: int | None = None) -> dict[str, Any]:
+    """The columns of each measure's interval: of class c, or of the mean."""
+    columns: dict[str, Any] = {}
+    for name, intervals in scored.items():
+        one = None if intervals is None else intervals.mean if c is None else intervals.parts[c]
+        columns |= interval_columns(name, one)
+    return columns
 
 
 def _precisions(head: Mapping[str, Any], score: AveragePrecision, c: int) -> list[dict[str, Any]]:

@@ -6,12 +6,14 @@ A task's own columns stand in `<task>_schema.py`, whose `tables()` gives its `Ru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from gpu_eval import registry
+from gpu_eval.metrics.uncertainty import Interval
 
 # Format 2 had the error of an image of label maps in six columns; such runs still open.
 FORMAT_VERSION = 3
@@ -76,22 +78,38 @@ def entry_fields(side: str, what: str) -> list[pa.Field]:
 CHANGE = share("difference", "second run minus first run")
 DIFFERENCE = [
     share("difference", "second run minus first run; NaN where one of them has no score"),
-    share("low", "lower bound of the paired bootstrap interval of the difference"),
+    share("low", "lower bound of the interval of the difference, paired by units; NaN: none"),
     share("high", "upper bound of the same interval"),
     field("p", pa.float64(), "two-sided p-value of no difference, for this row alone", "probability"),
+    share("detectable", "the smallest true difference that these units would show in 80 of 100 splits"),
+    field("reason", pa.string(), "why there is no interval and no p", nullable=True),
 ]
+HOLM = field("p_holm", pa.float64(), "p corrected for all classes of the table (Holm)", "probability")
 
 
 def with_interval(name: str, meaning: str, *, nullable: bool = False, title: str = "") -> list[pa.Field]:
+    bound = "bound of its interval (run.json: intervals); NaN or null: none"
     return [
         share(name, meaning, nullable=nullable, title=title),
-        share(
-            f"{name}_low",
-            "lower bound of its bootstrap interval; NaN or null: none",
+        share(f"{name}_low", f"lower {bound}", nullable=nullable),
+        share(f"{name}_high", f"upper {bound}", nullable=nullable),
+        field(
+            f"{name}_df",
+            pa.float64(),
+            "its degrees of freedom: one less than the equal units it is worth",
             nullable=nullable,
         ),
-        share(f"{name}_high", "upper bound of its bootstrap interval", nullable=nullable),
+        field(f"{name}_reason", pa.string(), "why it has no interval; null where it has one", nullable=True),
     ]
+
+
+def interval_columns(name: str, interval: Interval | None) -> dict[str, float | str | None]:
+    """The columns of `with_interval` but the score's own; None is an interval that was not asked for."""
+    if interval is None:
+        return dict.fromkeys((f"{name}_{column}" for column in ("low", "high", "df")), math.nan) | {
+            f"{name}_reason": "not asked for"
+        }
+    return {f"{name}_{column}": getattr(interval, column) for column in ("low", "high", "df", "reason")}
 
 
 @dataclass(frozen=True)
@@ -99,7 +117,8 @@ class Compared:
     """The tables of a comparison of two runs of a task.
 
     Columns stand in one order for every task: `scores` and `classes` have protocol, what is scored, (class id
-    and name,) the two scores and `DIFFERENCE`; `images` key, what is scored, two scores, `CHANGE`.
+    and name,) the two scores and `DIFFERENCE` (classes `HOLM` too); `images` key, what is scored, two scores
+    and `CHANGE`.
     """
 
     scores: pa.Schema
@@ -141,7 +160,8 @@ def board(*scores: pa.Field) -> pa.Schema:
     return pa.schema(
         [
             field("rank", pa.int32(), "1 is best; null: published, or images missing", nullable=True),
-            field("tier", pa.int32(), "runs that noise cannot tell from the tier's best", nullable=True),
+            field("rank_first", pa.int32(), "the best rank that the data allow the run", nullable=True),
+            field("rank_last", pa.int32(), "the last rank that they allow it", nullable=True),
             field("team", pa.string(), "who", nullable=True),
             field("method", pa.string(), "how", nullable=True),
             field("link", pa.string(), "web address of a paper or code", nullable=True),
@@ -149,6 +169,9 @@ def board(*scores: pa.Field) -> pa.Schema:
             field("source", pa.string(), "scored: by this program; published: copied, not scored here"),
             field("published_rank", pa.int32(), "rank on the published board", nullable=True),
             field("protocol", pa.string(), "protocol of the scores with intervals", nullable=True),
+            field("interval_method", pa.string(), "how the intervals were computed", nullable=True),
+            field("units", pa.string(), 'of what the intervals are: "12 drives"', nullable=True),
+            share("detectable", "the smallest difference that the ranked runs would show", nullable=True),
             field("images_scored", pa.int64(), "images in the scores", "images", nullable=True),
             field("images", pa.int64(), "images of the split", "images", nullable=True),
             share("completeness", "images scored over images of the split", nullable=True),

@@ -16,6 +16,7 @@ from gpu_eval.run_folder.schema import (
     ERROR_FACTS,
     ERRORS,
     GT_FILE,
+    HOLM,
     IMAGE_ID,
     KEY,
     Compared,
@@ -46,10 +47,8 @@ LEVELS = pa.schema(
             "classes with ground truth or predictions: those in the mean",
             "classes",
         ),
-        share("miou", "mean of the classes' IoU; NaN where the protocol gives none"),
-        share("miou_low", "lower bound of the bootstrap interval of miou (run.json: intervals); NaN: none"),
-        share("miou_high", "upper bound of the same interval"),
-        share("pixel_accuracy", "right pixels over pixels with ground truth"),
+        *with_interval("miou", "mean of the classes' IoU; NaN where the protocol gives none"),
+        *with_interval("pixel_accuracy", "right pixels over pixels with ground truth"),
         share("mean_accuracy", "mean of the recall of classes with ground truth"),
         share("frequency_weighted_iou", "IoU weighted by ground-truth pixels"),
         pixels("gt_pixels", "pixels whose ground truth is a class"),
@@ -65,9 +64,7 @@ CLASSES = pa.schema(
         pixels("tp", "true positives"),
         pixels("fp", "false positives: predicted so where the ground truth is another class"),
         pixels("fn", "false negatives: of this class, predicted otherwise (void included under idd)"),
-        share("iou", "tp / (tp + fp + fn); NaN for a class that never occurs"),
-        share("iou_low", "lower bound of the bootstrap interval of iou, over resamples with the class"),
-        share("iou_high", "upper bound of the same interval"),
+        *with_interval("iou", "tp / (tp + fp + fn); NaN for a class that never occurs"),
         share("precision", "tp / (tp + fp)"),
         share("recall", "tp / (tp + fn)"),
         share("dice", "2 tp / (2 tp + fp + fn)"),
@@ -151,6 +148,7 @@ COMPARED = Compared(
             share("iou_a", "IoU of the first run; NaN where it never occurs"),
             share("iou_b", "IoU of the second run"),
             *DIFFERENCE,
+            HOLM,
         ]
     ),
     images=pa.schema(
@@ -196,7 +194,11 @@ def tables(levels: Sequence[int] = (3, 2, 1)) -> RunTables:
         parts={"cells": CELLS, "image_classes": IMAGE_CLASSES, "images": images(levels)},
         compared=COMPARED,
         board=board(*scores),
-        note="The images table has a `miou_level<N>` column per level of the label space (here IDD's three).",
+        note="The images table has a `miou_level<N>` column per level of the label space (here IDD's three). "
+        "In runs of format 2 it has error_kind, error, error_file, error_found, error_expected and error_fix "
+        "in place of errors; SQL sees them as they are, `run.images` has errors. Their levels, classes and "
+        "confusion are computed anew when they are read, for SQL too: the intervals in their files were too "
+        "narrow.",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ import pyarrow as pa
 from gpu_eval.labels import LabelSpace
 from gpu_eval.metrics import confusion as cm
 from gpu_eval.metrics import semantic
+from gpu_eval.metrics.uncertainty import Interval, Scored
 from gpu_eval.run_folder import semantic_schema as schema
+from gpu_eval.run_folder.schema import interval_columns
 
 Confusion = npt.NDArray[np.int64]
 
@@ -121,28 +124,23 @@ def _image_classes(
     return pa.concat_tables(batches).sort_by([("image_id", "ascending")]), means
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Interval:
-    """Bounds of a level's mIoU and of its classes' IoU, shape (n,); NaN where there are none."""
-
-    miou_low: float
-    miou_high: float
-    iou_low: npt.NDArray[np.float64]
-    iou_high: npt.NDArray[np.float64]
-
-
 def totals(
-    confusion: Confusion, labels: LabelSpace, intervals: Mapping[tuple[str, int], Interval]
+    confusion: Confusion,
+    labels: LabelSpace,
+    intervals: Mapping[tuple[str, Any], Scored[Interval]],
+    accuracies: Mapping[tuple[str, Any], Scored[Interval]],
 ) -> dict[str, pa.Table]:
     """The tables of a whole run: levels, classes and confusion, for every protocol of the label space.
 
-    `intervals` has one entry per protocol and level.
+    `intervals` (of mIoU and the classes' IoU) and `accuracies` (of pixel accuracy) have an entry per protocol
+    and level, or none at all.
     """
     levels: list[dict[str, object]] = []
     classes: list[dict[str, object]] = []
     for protocol in labels.protocols:
         for score in semantic.score(confusion, labels, protocol):
-            interval = intervals[protocol, score.level]
+            interval = intervals.get((protocol, score.level))
+            accuracy = accuracies.get((protocol, score.level))
             levels.append(
                 {
                     "protocol": protocol,
@@ -150,9 +148,9 @@ def totals(
                     "classes": len(score.names),
                     "classes_in_mean": score.classes_in_mean,
                     "miou": score.miou,
-                    "miou_low": interval.miou_low,
-                    "miou_high": interval.miou_high,
+                    **interval_columns("miou", None if interval is None else interval.mean),
                     "pixel_accuracy": score.pixel_accuracy,
+                    **interval_columns("pixel_accuracy", None if accuracy is None else accuracy.mean),
                     "mean_accuracy": score.mean_accuracy,
                     "frequency_weighted_iou": score.frequency_weighted_iou,
                     "gt_pixels": score.gt_pixels,
@@ -163,8 +161,6 @@ def totals(
                 "fp": score.fp,
                 "fn": score.fn,
                 "iou": score.iou,
-                "iou_low": interval.iou_low,
-                "iou_high": interval.iou_high,
                 "precision": score.precision,
                 "recall": score.recall,
                 "dice": score.dice,
@@ -176,6 +172,7 @@ def totals(
                     "class_id": i,
                     "class_name": name,
                     **{column: values[i].item() for column, values in per_class.items()},
+                    **interval_columns("iou", None if interval is None else interval.parts[i]),
                 }
                 for i, name in enumerate(score.names)
             ]

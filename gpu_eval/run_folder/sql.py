@@ -11,8 +11,8 @@ from gpu_eval.errors import OptionError
 from gpu_eval.storage import Place, unreadable
 
 
-def answer(query: str, folder: Place, tables: Mapping[str, Sequence[Place]]) -> pa.Table:
-    """What DuckDB answers to `query`; it sees `tables`, each made of Parquet files in `folder`.
+def answer(query: str, folder: Place, tables: Mapping[str, Sequence[Place] | pa.Table]) -> pa.Table:
+    """What DuckDB answers to `query`; it sees `tables`: Parquet files in `folder`, or a table in memory.
 
     Raises
         OptionError: a query that DuckDB does not take, in its own words.
@@ -24,6 +24,9 @@ def answer(query: str, folder: Place, tables: Mapping[str, Sequence[Place]]) -> 
         if not isinstance(folder, Path):
             connection.register_filesystem(folder.fs)
         for name, files in tables.items():
+            if isinstance(files, pa.Table):
+                connection.register(name, files)
+                continue
             listed = ", ".join(_sql_path(path) for path in files)
             try:
                 connection.execute(

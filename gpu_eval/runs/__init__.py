@@ -1,1 +1,1 @@
-"""Runs: a shard's work and the drive of a whole run, where engines meet the report."""
+"""The drive of a run: from options to a finished folder, whoever scores its shards."""

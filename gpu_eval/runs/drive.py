@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gpu_eval import registry
 from gpu_eval.errors import GpuEvalError, MissingPrediction, OptionError, SplitProblems
+from gpu_eval.results import units as run_units
 from gpu_eval.run_folder import folder as run_folder
 from gpu_eval.run_folder import manifest, parts
 from gpu_eval.run_folder.schema import FORMAT_VERSION
 from gpu_eval.runs.workers import make_workers
 from gpu_eval.scheduling import loop, shards
 from gpu_eval.scheduling.shards import Shard
-from gpu_eval.storage import Place, place, write_table
+from gpu_eval.storage import Place, write_table
 from gpu_eval.tasks.summary import Summary, error_facts
 from gpu_eval.tasks.task import Listing, ShardWork, Task
+from gpu_eval.version import __version__
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -58,8 +60,9 @@ class Options:
     resume: bool = False
     overwrite: bool = False
     shard_size: int | None = None
-    bootstrap: int = 0
-    entry: Mapping[str, str | None] = field(default_factory=dict)
+    units: run_units.Wanted = run_units.DEFAULT
+    intervals: bool = True
+    entry: Mapping[str, str | None] | None = None
     client: Client | None = None
     progress: Callable[[Progress], None] | None = None
 
@@ -70,13 +73,17 @@ class Options:
             raise OptionError("resume and overwrite contradict each other")
         if self.shard_size is not None and self.shard_size < 1:
             raise OptionError("shard_size must be at least 1", found=str(self.shard_size))
-        if self.bootstrap < 0:
-            raise OptionError("bootstrap must be at least 0", found=str(self.bootstrap))
-        run_folder.make_entry(self.entry)
+        run_units.check_units(self.units)
+        run_folder.make_entry(self.entry or {})
+
+    @property
+    def void_on_error(self) -> bool:
+        """Whether an image without a usable prediction counts as one with nothing predicted."""
+        return self.on_error == "void"
 
 
-def drive(task: Task[Any, Any], gts: str, preds: str, out: str, options: Options) -> Place:
-    """Score the split at `gts` and `preds` into the run folder `out`, and return it.
+def drive(task: Task[Any, Any], gts: str, preds: str, folder: Place, options: Options) -> Place:
+    """Score the split at `gts` and `preds` into the run folder `folder`, and return it.
 
     Raises
         SplitProblems: every problem of the split, found in one pass; the run stays incomplete.
@@ -84,12 +91,12 @@ def drive(task: Task[Any, Any], gts: str, preds: str, out: str, options: Options
         ReportError, ClusterError, Interrupted: the run stays as far as it is, for `resume`.
     """
     started = time.perf_counter()
-    folder = place(out)
-    shard_size = options.shard_size or task.shard_size
-    decides = {**task.decides(), "shard_size": shard_size}
+    shard_size = options.shard_size or registry.TASKS[task.word].shard_size
+    decides = {"version": __version__, **task.decides(), "shard_size": shard_size}
     with make_workers(options.engine, options.threads, options.client) as workers:
         listing = task.list_split(gts, preds, workers.open)
         _stop_early(task, listing, options.on_error)
+        run_units.check_units(options.units, listing.manifest["key"].to_pylist())
         fingerprint = parts.fingerprint(listing.manifest, decides)
         context = workers.context(folder, fingerprint, gts, preds if listing.preds_are_files else None)
         facts: dict[str, Any] = {
@@ -104,7 +111,7 @@ def drive(task: Task[Any, Any], gts: str, preds: str, out: str, options: Options
             "engine": workers.facts(),
             "gts": gts,
             "preds": preds,
-            "entry": run_folder.make_entry(options.entry),
+            "entry": run_folder.make_entry(options.entry or {}),
             "labels": task.labels(),
             "notes": list(listing.notes),
         }
@@ -127,7 +134,8 @@ def drive(task: Task[Any, Any], gts: str, preds: str, out: str, options: Options
     if problems and (facts["on_error"] == "stop" or counted.summary.scored == 0):
         run_folder.write_facts(folder, facts)
         raise _refused(problems, counted.summary)
-    registry.module("results", task.word).finish(folder, facts, resamples=options.bootstrap)
+    units = options.units if options.intervals else None
+    registry.module("results", task.word).RUN.finish(folder, facts, units)
     return folder
 
 

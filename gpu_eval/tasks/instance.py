@@ -26,9 +26,8 @@ from gpu_eval.run_folder import instance_schema as schema
 from gpu_eval.run_folder import instance_tables, manifest
 from gpu_eval.run_folder.instance_tables import ListedPrediction
 from gpu_eval.run_folder.schema import ENTRY, RunTables
-from gpu_eval.tasks.summary import Summary, error_facts, to_error
+from gpu_eval.tasks.summary import Summary, error_facts, summary_of
 from gpu_eval.tasks.task import Listing, Task
-from gpu_eval.version import __version__
 
 # What is wrong with lists: engines see none, listing the split has told it in full.
 OF_LISTS = (MissingPrediction, MalformedPredictions)
@@ -38,7 +37,7 @@ OF_LISTS = (MissingPrediction, MalformedPredictions)
 class InstanceTask(Task[InstanceImage, InstanceResult]):
     """Scoring predicted instances of the classes of `space`.
 
-    `area` is the range of gt pixels that counts. The suffixes are the space's unless given. With
+    `area` is the range of gt pixels that counts. With
     `void_on_error` an image with a missing or broken prediction is counted as one without predictions.
     """
 
@@ -46,12 +45,11 @@ class InstanceTask(Task[InstanceImage, InstanceResult]):
     suffix_option = "--list-suffix"
     decoders = ("simd", "cuda", "pillow", "rle")  # each a column of the images table
     summarized = ("images",)
-    shard_size = 128
 
     space: InstanceSpace
     area: tuple[float, float]
-    gt_suffix: str | None
-    list_suffix: str | None
+    gt_suffix: str
+    list_suffix: str
     void_on_error: bool
 
     def list_split(self, gts: str, preds: str, open_source: Callable[[str], Source]) -> Listing:
@@ -74,7 +72,6 @@ class InstanceTask(Task[InstanceImage, InstanceResult]):
 
     def decides(self) -> Mapping[str, Any]:
         return {
-            "version": __version__,
             "labels": self.space.digest(),
             "area": schema.area_facts(self.area),
             "void_on_error": self.void_on_error,
@@ -154,12 +151,9 @@ class InstanceTask(Task[InstanceImage, InstanceResult]):
 
     def summary(self, part: Mapping[str, pa.Table]) -> Summary:
         images = part["images"]
-        summary = Summary(images.num_rows)
-        summary.count_values("status", images["status"].value_counts().to_pylist())
+        summary = summary_of(images, told=OF_LISTS)
         for name in self.decoders:
             summary.counts[f"decoder {name}"] = int(images[name].to_numpy().sum())
-        problems = [to_error(row) for errors in images["errors"].to_pylist() for row in errors]
-        summary.problems = [problem for problem in problems if not isinstance(problem, OF_LISTS)]
         return summary
 
 

@@ -17,25 +17,23 @@ from gpu_eval.run_folder import manifest, semantic_tables
 from gpu_eval.run_folder import semantic_schema as schema
 from gpu_eval.run_folder.schema import RunTables
 from gpu_eval.run_folder.semantic_tables import ImageRow
-from gpu_eval.tasks.summary import WARNINGS_KEPT, Summary, error_facts, to_error
+from gpu_eval.tasks.summary import WARNINGS_KEPT, Summary, error_facts, summary_of
 from gpu_eval.tasks.task import Listing, Task
-from gpu_eval.version import __version__
 
 
 @dataclass(frozen=True)
 class SemanticTask(Task[Pair, SemanticResult]):
     """Scoring label maps of `space`.
 
-    The encodings, the suffixes and the resolution, (height, width) or None for the gt's own, are the label
-    space's unless given. With `void_on_error` an image whose prediction is missing or broken is counted as
-    predicted void everywhere. Raises OptionError for an encoding that the label space does not have.
+    The encodings are names of the space's; `resolution` is (height, width), or None for the gt's own size.
+    With `void_on_error` an image whose prediction is missing or broken is counted as predicted void
+    everywhere. Raises OptionError for an encoding that the label space does not have.
     """
 
     word = "semantic"
     suffix_option = "--pred-suffix"
     decoders = ("simd", "cuda", "pillow")
     summarized = ("images",)
-    shard_size = 512
 
     space: LabelSpace
     gt_encoding: str
@@ -64,7 +62,6 @@ class SemanticTask(Task[Pair, SemanticResult]):
 
     def decides(self) -> Mapping[str, Any]:
         return {
-            "version": __version__,
             "labels": self.space.digest(),
             "gt_encoding": self.gt_encoding,
             "pred_encoding": self.pred_encoding,
@@ -110,9 +107,8 @@ class SemanticTask(Task[Pair, SemanticResult]):
 
     def summary(self, part: Mapping[str, pa.Table]) -> Summary:
         images = part["images"]
-        summary = Summary(images.num_rows)
-        for name in ("status", "decoder"):
-            summary.count_values(name, images[name].drop_null().value_counts().to_pylist())
+        summary = summary_of(images, told=(MissingPrediction,))
+        summary.count_values("decoder", images["decoder"].drop_null().value_counts().to_pylist())
         for name in ("gt_outside", "pred_outside"):
             summary.counts[name] += int(images[name].drop_null().to_numpy().sum())
         summary.counts["warnings"] += images.num_rows - images["warning"].null_count
@@ -121,9 +117,6 @@ class SemanticTask(Task[Pair, SemanticResult]):
             for key, warning in zip(images["key"].to_pylist(), images["warning"].to_pylist(), strict=True)
             if warning is not None
         ][:WARNINGS_KEPT]
-        problems = [to_error(row) for errors in images["errors"].to_pylist() for row in errors]
-        # Missing predictions are left out: pairing has told them.
-        summary.problems = [e for e in problems if not isinstance(e, MissingPrediction)]
         return summary
 
     def told(self, summary: Summary) -> Mapping[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from gpu_eval import errors
 from gpu_eval.errors import FatalImage, GpuEvalError
 from gpu_eval.run_folder.schema import ERROR_FACTS
@@ -45,6 +47,15 @@ class Summary:
     def count_values(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:
         """Add the rows of `value_counts` of a column as "<name> <value>"."""
         self.counts.update({f"{name} {value['values']}": value["counts"] for value in values})
+
+
+def summary_of(images: pa.Table, told: tuple[type[GpuEvalError], ...]) -> Summary:
+    """Images, their status and their problems from an images table; `told` are those that listing tells."""
+    summary = Summary(images.num_rows)
+    summary.count_values("status", images["status"].value_counts().to_pylist())
+    problems = [to_error(row) for errors in images["errors"].to_pylist() for row in errors]
+    summary.problems = [problem for problem in problems if not isinstance(problem, told)]
+    return summary
 
 
 def error_facts(error: GpuEvalError) -> dict[str, str | None]:

@@ -1,7 +1,7 @@
 """What a task is: the contract that every way of scoring a split fulfils, and the work on a shard of it.
 
-A task is a small frozen value with the options of a run: it travels to the processes that score. Its methods
-stand in the order in which a run calls them. `docs/adding_a_task.md` walks through them.
+A task is a small frozen value with the options of a run: it travels to the processes that score.
+`docs/adding_a_task.md` walks through its methods.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gpu_eval.errors import FatalImage, InputError, UnreadableSource
 from gpu_eval.inputs.source import Source
 from gpu_eval.run_folder import parts
 from gpu_eval.run_folder.schema import RunTables
-from gpu_eval.scheduling.fatal_images import find_poison
+from gpu_eval.scheduling.fatal_images import find_fatal_images
 from gpu_eval.scheduling.shards import Shard
 from gpu_eval.tasks.process_cache import RunContext, resources
 from gpu_eval.tasks.summary import Summary, fatal_image
@@ -49,16 +49,15 @@ class Listing:
 class Task(ABC, Generic[Image, Result]):
     """One way of scoring a split, with its options.
 
-    `word` is the task's in the registry; `shard_size` images make a part unless the user says otherwise.
-    `suffix_option` is what to recommend where most predictions are missing. `decoders` are those that its
-    engines name; `summarized` the tables of a part that a summary is made of.
+    `word` is the task's in the registry. `suffix_option` is what to recommend where most predictions are
+    missing. `decoders` are those that its engines name; `summarized` the tables of a part that a summary is
+    made of.
     """
 
     word: ClassVar[str]
     suffix_option: ClassVar[str]
     decoders: ClassVar[tuple[str, ...]]
     summarized: ClassVar[tuple[str, ...]]
-    shard_size: ClassVar[int]
 
     # --- the split ------------------------------------------------------------------------------------
 
@@ -125,7 +124,7 @@ class ShardWork(Generic[Image, Result]):
     def __call__(self, shard: Shard) -> Summary:
         """Score a shard and commit its part."""
         images = self._images(shard.first, shard.last)
-        fatal = {image - shard.first for image in shard.poisoned}
+        fatal = {image - shard.first for image in shard.fatal}
         with resources(self.context) as here:
             safe = [image for i, image in enumerate(images) if i not in fatal]
             results = iter(here.engine.count(self.task.job, safe, here.gts, here.preds))
@@ -171,7 +170,7 @@ class ShardWork(Generic[Image, Result]):
 
     def isolate(self, shard: Shard) -> tuple[int, ...]:
         """The images of a shard that kill the process that scores them."""
-        return find_poison(self.try_image, shard.first, shard.last, known=shard.poisoned)
+        return find_fatal_images(self.try_image, shard.first, shard.last, known=shard.fatal)
 
     def is_done(self, shard: Shard) -> bool:
         """Whether an earlier run has committed the shard. Raises CorruptRun for a foreign part."""

@@ -40,6 +40,14 @@ def test_errors_of_images_have_one_form_in_python() -> None:
     assert found[3][0].keys() == set(schema.ERROR_FACTS)
 
 
+@pytest.mark.parametrize("kind", ["semantic", "instance"])
+def test_sql_sees_the_intervals_that_are_shown(kind: str) -> None:
+    run = gpu_eval.open_run(OLD / kind)
+    for name in run.tables.whole:
+        # As text, in which NaN is NaN.
+        assert str(run.sql(f"SELECT * FROM {name}").to_pylist()) == str(run.table(name).to_pylist()), name
+
+
 def test_sql_sees_the_tables_as_they_were_written() -> None:
     run = gpu_eval.open_run(OLD / "semantic")
     query = "SELECT error_kind FROM images WHERE status = 'error'"

@@ -16,18 +16,17 @@ import pytest
 
 import gpu_eval
 from gpu_eval.errors import CorruptRun, IncomparableRuns, OptionError
+from gpu_eval.metrics import student
 from gpu_eval.metrics.matching import PROTOCOLS
 from gpu_eval.results.instance_run import InstanceRun
 from gpu_eval.results.leaderboard import leaderboard
 from gpu_eval.results.semantic_run import Run
 from gpu_eval.run_folder import schema
 from gpu_eval.run_folder.folder import read_facts
-from tests.reference import bootstrap as reference
 from tests.reference.instances import Image, Prediction
-from tests.results.test_leaderboard import Cells, names
+from tests.support.boards import Cells, names, ranges
 from tests.support.commands import gpu_eval_command
 from tests.support.instance_runs import random_images, repeated, write_instance_run
-from tests.support.numbers import close
 
 Images = Mapping[str, Image | None]
 
@@ -64,18 +63,27 @@ class TestOrder:
         assert {row["protocol"] for row in rows} == {"cityscapes"}
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_intervals_are_those_of_drives_really_repeated(self, protocol: str, tmp_path: Path) -> None:
+    def test_intervals_are_those_of_drives_really_left_out(self, protocol: str, tmp_path: Path) -> None:
         images = random_images(20, drives=10, found=0.4)
         run = write_instance_run(tmp_path / "run", images, shard_size=7)
-        (row,) = leaderboard([run], protocol=protocol, resamples=25).to_pylist()
+        (row,) = leaderboard([run], protocol=protocol).to_pylist()
+        told = {one["protocol"]: one for one in run.scores.to_pylist()}[protocol]
+        drives = [i // 2 for i in range(20)]
         samples = [
-            repeated(list(images.values()), [i // 2 for i in range(20)], drawn, protocol)
-            for drawn in reference.draws(10, 25, seed=0)
+            repeated(list(images.values()), drives, [d for d in range(10) if d != left_out], protocol)
+            for left_out in range(10)
         ]
         for name in ("ap", "ap50"):
-            values = [getattr(sample, f"mean_{name}") for sample in samples]
-            close((row[f"{name}_low"], row[f"{name}_high"]), reference.interval(values, 0.95))
-            assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
+            moves = np.array([getattr(sample, f"mean_{name}") for sample in samples]) - row[name]
+            error = np.sqrt(9 / 10 * np.square(moves - moves.mean()).sum())
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            assert (low, high) == (told[f"{name}_low"], told[f"{name}_high"])
+            odds = [np.log(bound / (1 - bound)) for bound in (low, row[name], high)]
+            assert odds[2] - odds[1] == pytest.approx(odds[1] - odds[0])
+            half = (odds[2] - odds[1]) * row[name] * (1 - row[name])
+            # As many standard errors as 1 to 9 degrees of freedom make it.
+            ratios = student.quantile(0.05, np.array([9.0, 1.0]))
+            assert ratios[0] * (1 - 1e-9) <= half / error <= ratios[1] * (1 + 1e-9)
 
     def test_sorting_by_ap50_ranks_by_it(self, tmp_path: Path) -> None:
         gt = np.zeros((40, 40), np.int64)
@@ -87,7 +95,7 @@ class TestOrder:
             "near": [Prediction(mask, 12, 0.9) for mask in near],
         }
         two = [
-            write_instance_run(tmp_path / name, {f"a/{i}": Image(gt, preds) for i in range(3)})
+            write_instance_run(tmp_path / name, {f"{i}": Image(gt, preds) for i in range(3)})
             for name, preds in sides.items()
         ]
         assert names(rows_of(two)) == ["exact", "near"]
@@ -113,11 +121,11 @@ class TestOrder:
                 rows_of([InstanceRun(run.folder)])
 
 
-class TestTiers:
-    def test_clearly_different_runs_have_tiers_of_their_own(self, runs: list[InstanceRun]) -> None:
-        assert [row["tier"] for row in rows_of(runs)] == [1, 2, 3]
+class TestRanges:
+    def test_clearly_different_runs_have_one_rank_each(self, runs: list[InstanceRun]) -> None:
+        assert ranges(rows_of(runs)) == {"best": (1, 1), "bad": (2, 2), "worst": (3, 3)}
 
-    def test_runs_that_noise_could_reorder_share_a_tier(
+    def test_runs_that_noise_could_reorder_share_their_ranges(
         self, runs: list[InstanceRun], tmp_path: Path
     ) -> None:
         rng = np.random.default_rng(0)
@@ -127,17 +135,17 @@ class TestTiers:
             moved = [one._replace(confidence=one.confidence + rng.random() / 50) for one in image.predictions]
             twin[key] = image._replace(predictions=moved)
         rows = rows_of([*runs, write_instance_run(tmp_path / "twin", twin)])
-        tiers = dict(zip(names(rows), [row["tier"] for row in rows], strict=True))
-        assert tiers == {"best": 1, "twin": 1, "bad": 2, "worst": 3}
+        assert ranges(rows) == {"best": (1, 2), "twin": (1, 2), "bad": (3, 3), "worst": (4, 4)}
         assert len({row["ap"] for row in rows}) == 4
         assert len({row["pred_fingerprint"] for row in rows}) == 4
 
-    def test_equal_content_shares_rank_tier_and_fingerprints_however_it_is_cut(
+    def test_equal_content_shares_rank_range_and_fingerprints_however_it_is_cut(
         self, runs: list[InstanceRun], tmp_path: Path
     ) -> None:
         images = random_images(40, drives=10, found=0.8)
         rows = rows_of([*runs, write_instance_run(tmp_path / "copy", images, shard_size=7)])
-        assert [(row["rank"], row["tier"]) for row in rows] == [(1, 1), (1, 1), (3, 2), (4, 3)]
+        assert [row["rank"] for row in rows] == [1, 1, 3, 4]
+        assert ranges(rows) == {"best": (1, 2), "copy": (1, 2), "bad": (3, 3), "worst": (4, 4)}
         assert rows[0]["pred_fingerprint"] == rows[1]["pred_fingerprint"]
         assert len({row["pred_fingerprint"] for row in rows}) == 3
         assert len({row["gt_fingerprint"] for row in rows}) == 1
@@ -149,11 +157,16 @@ class TestTiers:
         assert names(rows)[-1] == "cherry"
         last = rows[-1]
         assert last["ap"] > rows[0]["ap"]
-        assert (last["rank"], last["tier"], last["images_scored"], last["images"]) == (None, None, 39, 40)
+        assert (last["rank"], last["rank_last"], last["images_scored"], last["images"]) == (
+            None,
+            None,
+            39,
+            40,
+        )
 
     def test_run_without_ground_truth_is_listed_without_a_rank(self, tmp_path: Path) -> None:
         nothing = Image(np.zeros((20, 20), np.int64), [])
-        run = write_instance_run(tmp_path / "run", {"a/1": nothing, "a/2": nothing})
+        run = write_instance_run(tmp_path / "run", {"1": nothing, "2": nothing})
         (row,) = rows_of([run])
         assert (row["rank"], row["ap"], row["ap_low"]) == (None, None, None)
         assert " AP " in gpu_eval_command("leaderboard", run.folder).stdout
@@ -215,7 +228,7 @@ class TestPublished:
         published = [row for row in rows if row["source"] == "published"]
         assert {row["run"] for row in published} == {"AutoNUE instance-level board"}
         assert [row["published_rank"] for row in published] == [1, 2, 3, 4, 5, 6]
-        assert {(row["rank"], row["tier"], row["ap_low"]) for row in published} == {(None, None, None)}
+        assert {(row["rank"], row["rank_first"], row["ap_low"]) for row in published} == {(None, None, None)}
         assert [row["ap"] for row in rows] == sorted((row["ap"] for row in rows), reverse=True)
         assert [row["rank"] for row in rows if row["source"] == "scored"] == [1, 2, 3]
 
@@ -252,7 +265,8 @@ class TestFiles:
         page.close()
         assert page.open == []
         head = [cell for cell in page.rows[0] if cell]
-        assert head == ["rank", "tier", "method", "AP", "AP50", "images", "provenance", "fingerprints"]
+        assert head[:5] == ["rank", "range", "method", "AP", "AP50"]
+        assert head[5:] == ["intervals", "images", "provenance", "fingerprints"]
         best = next(row for row in page.rows if row[0] == "1")
         row = next(row for row in rows_of(runs) if row["rank"] == 1)
         shown = [f"{row[n]:.4f}[{row[f'{n}_low']:.3f}, {row[f'{n}_high']:.3f}]" for n in ("ap", "ap50")]

@@ -1,4 +1,4 @@
-"""The board: order, ranks, tiers, published rows, provenance, and files that other programs read."""
+"""The board: order, ranks and their ranges, published rows, provenance, files for other programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import gpu_eval
 from gpu_eval.errors import CorruptRun, IncomparableRuns, OptionError
 from gpu_eval.results.semantic_run import Run
 from gpu_eval.run_folder.folder import read_facts
-from tests.support.boards import Cells, names
+from tests.support.boards import Cells, names, ranges
 from tests.support.commands import gpu_eval_command
 from tests.support.semantic_runs import random_matrices, write_run
 from tests.support.semantic_split import TinySplit
@@ -42,7 +42,7 @@ class TestOrder:
         assert [row["miou_level1"] for row in rows] == sorted((run.miou() for run in runs), reverse=True)
 
     def test_intervals_are_those_of_the_runs(self, tmp_path: Path) -> None:
-        run = write_run(tmp_path / "a", random_matrices(60), resamples=2000)
+        run = write_run(tmp_path / "a", random_matrices(60))
         level, (row,) = run.levels.to_pylist()[0], rows_of([run])
         assert (row["miou_level1_low"], row["miou_level1_high"]) == (level["miou_low"], level["miou_high"])
 
@@ -53,7 +53,7 @@ class TestOrder:
             matrix[range(26), range(26)] = 10
             matrix[0, 0], matrix[0, wrong] = (8, 2) if wrong == 20 else (5, 5)
         two = [
-            write_run(tmp_path / name, {"a/1": matrix, "a/2": matrix}, labels="idd")
+            write_run(tmp_path / name, {"1": matrix, "2": matrix}, labels="idd")
             for name, matrix in (("fine", fine), ("coarse", coarse))
         ]
         assert names(rows_of(two)) == ["fine", "coarse"]
@@ -84,11 +84,11 @@ class TestOrder:
             rows_of(runs)
 
 
-class TestTiers:
-    def test_clearly_different_runs_have_tiers_of_their_own(self, runs: list[Run]) -> None:
-        assert [row["tier"] for row in rows_of(runs)] == [1, 2, 3]
+class TestRanges:
+    def test_clearly_different_runs_have_one_rank_each(self, runs: list[Run]) -> None:
+        assert ranges(rows_of(runs)) == {"best": (1, 1), "bad": (2, 2), "worst": (3, 3)}
 
-    def test_runs_that_noise_could_reorder_share_a_tier(self, runs: list[Run], tmp_path: Path) -> None:
+    def test_runs_that_noise_could_reorder_share_their_ranges(self, runs: list[Run], tmp_path: Path) -> None:
         rng = np.random.default_rng(0)
         twin = {}
         for key, matrix in random_matrices(60, better=0.3).items():
@@ -98,17 +98,13 @@ class TestTiers:
             twin[key][0, 0] += step
             twin[key][0, 1] -= step
         rows = rows_of([*runs, write_run(tmp_path / "twin", twin)])
-        assert {row["run"].rpartition("/")[2]: row["tier"] for row in rows} == {
-            "best": 1,
-            "twin": 1,
-            "bad": 2,
-            "worst": 3,
-        }
+        assert ranges(rows) == {"best": (1, 2), "twin": (1, 2), "bad": (3, 3), "worst": (4, 4)}
 
-    def test_equal_scores_share_rank_and_tier(self, runs: list[Run], tmp_path: Path) -> None:
+    def test_equal_scores_share_rank_and_range(self, runs: list[Run], tmp_path: Path) -> None:
         copy = write_run(tmp_path / "copy", random_matrices(60, better=0.3))
         rows = rows_of([*runs, copy])
-        assert [(row["rank"], row["tier"]) for row in rows] == [(1, 1), (1, 1), (3, 2), (4, 3)]
+        assert [row["rank"] for row in rows] == [1, 1, 3, 4]
+        assert ranges(rows) == {"best": (1, 2), "copy": (1, 2), "bad": (3, 3), "worst": (4, 4)}
         assert rows[0]["pred_fingerprint"] == rows[1]["pred_fingerprint"]
         assert len({row["gt_fingerprint"] for row in rows}) == 1
 
@@ -119,7 +115,12 @@ class TestTiers:
         last = rows[-1]
         assert names(rows)[-1] == "cherry"
         assert last["miou_level1"] > rows[0]["miou_level1"]
-        assert (last["rank"], last["tier"], last["images_scored"], last["images"]) == (None, None, 59, 60)
+        assert (last["rank"], last["rank_last"], last["images_scored"], last["images"]) == (
+            None,
+            None,
+            59,
+            60,
+        )
         assert last["completeness"] == pytest.approx(59 / 60)
 
     def test_run_without_a_score_is_listed_without_a_rank(self, runs: list[Run]) -> None:
@@ -127,20 +128,83 @@ class TestTiers:
         assert {row["rank"] for row in rows} == {None}
 
 
+class TestHowItIsTold:
+    """Method, units and the reading of ranges, on terminals and in files."""
+
+    @staticmethod
+    def told(runs: list[Run], folder: Path) -> dict[str, str]:
+        result = gpu_eval_command("leaderboard", *(run.folder for run in runs), "-o", folder)
+        assert (result.exit_code, result.exception) == (0, None), result.stderr
+        files = {kind: (folder / f"leaderboard.{kind}").read_text() for kind in ("md", "html", "csv")}
+        return {"terminal": " ".join(result.stdout.split()), **files}
+
+    def test_units_of_runs_that_lack_a_drive_are_a_range_and_stand_in_every_row(self, tmp_path: Path) -> None:
+        runs = []
+        for name, better in (("all", 0.3), ("most", 0.1), ("less", 0.2)):
+            matrices: dict[str, Any] = random_matrices(36, drives=12, better=better)
+            if name == "less":
+                matrices |= dict.fromkeys([key for key in matrices if key.startswith("drive00")])
+            runs.append(write_run(tmp_path / name, matrices))
+        told = self.told(runs, tmp_path / "board")
+        for kind in ("terminal", "md", "html"):
+            assert "jackknife t, 11-12 drives, as each run has them" in told[kind]
+        rows = list(csv.DictReader(io.StringIO(told["csv"])))
+        assert [row["units"] for row in rows] == ["12 drives", "12 drives", "11 drives"]
+        assert {row["interval_method"] for row in rows} == {"jackknife t"}
+        assert rows[0]["detectable"] == rows[1]["detectable"] != ""
+        assert rows[2]["detectable"] == ""
+        assert told["md"].count("11 drives<br>jackknife t") == 1
+        assert told["html"].count("11 drives<small>jackknife t</small>") == 1
+        assert [row["units"] for row in rows_of(runs)] == ["12 drives", "12 drives", "11 drives"]
+
+    def test_ranges_claim_no_more_than_they_show_and_name_the_unit(self, tmp_path: Path) -> None:
+        runs = [
+            write_run(tmp_path / str(i), random_matrices(40, drives=10, better=0.1 * i)) for i in range(2)
+        ]
+        told = self.told(runs, tmp_path / "board")
+        for kind in ("terminal", "md", "html"):
+            assert "other drives of the same kind" in told[kind]
+            assert "whose ranges do not overlap are told apart" in told[kind]
+            assert "change places" not in told[kind]
+
+    def test_a_board_of_one_run_says_how_its_intervals_came_about(self, tmp_path: Path) -> None:
+        matrices: dict[str, Any] = random_matrices(40, drives=10)
+        for name in ("whole", "lacking"):
+            told = self.told([write_run(tmp_path / name, matrices)], tmp_path / "board")
+            assert "Brackets: 95% intervals: jackknife t, 10 drives." in told["terminal"]
+            assert "Range:" not in told["terminal"]
+            matrices[min(matrices)] = None
+
+    def test_without_intervals_the_reason_stands_for_them(self, tmp_path: Path) -> None:
+        runs = [write_run(tmp_path / str(i), random_matrices(1, better=0.3 * i)) for i in range(2)]
+        told = self.told(runs, tmp_path / "board")
+        for kind in ("terminal", "md", "html"):
+            assert "No intervals: 1 image: no other to compare with." in told[kind]
+            assert "Brackets" not in told[kind]
+
+    def test_runs_of_no_image_are_listed_without_a_rank(self, tmp_path: Path) -> None:
+        runs = [write_run(tmp_path / name, {}) for name in "ab"]
+        rows = rows_of(runs)
+        assert [(row["rank"], row["images"], row["completeness"]) for row in rows] == [(None, 0, None)] * 2
+        assert "no class has a score" in self.told(runs, tmp_path / "board")["terminal"]
+
+
 class TestPublished:
     @pytest.fixture
     def idd(self, tmp_path: Path) -> Run:
         return write_run(tmp_path / "mine", random_matrices(20, classes=26), labels="idd")
 
-    def test_published_rows_stand_among_the_runs_without_rank_tier_or_interval(self, idd: Run) -> None:
+    def test_published_rows_stand_among_the_runs_without_rank_or_interval(self, idd: Run) -> None:
         rows = rows_of([idd], published=True)
         scores = [row["miou_level3"] for row in rows if row["miou_level3"] is not None]
         assert scores == sorted(scores, reverse=True)
         published = [row for row in rows if row["source"] == "published"]
         assert len(published) == 18 + 6
-        assert {(row["rank"], row["tier"], row["miou_level3_low"]) for row in published} == {(None,) * 3}
+        assert {(row["rank"], row["rank_first"], row["miou_level3_low"]) for row in published} == {
+            (None,) * 3
+        }
         (mine,) = [row for row in rows if row["source"] == "scored"]
-        assert (mine["rank"], mine["tier"]) == (1, 1)
+        assert (mine["rank"], mine["rank_first"], mine["rank_last"]) == (1, 1, 1)
 
     def test_published_rows_are_the_benchmarks(self, idd: Run) -> None:
         rows = {

@@ -11,6 +11,11 @@ def names(rows: list[dict[str, Any]]) -> list[str]:
     return [Path(row["run"]).name for row in rows]
 
 
+def ranges(rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    """The ranks that the data allow each run."""
+    return {name: (row["rank_first"], row["rank_last"]) for name, row in zip(names(rows), rows, strict=True)}
+
+
 class Cells(HTMLParser):
     """The texts of the cells of each row, all links, and tags that never closed."""
 

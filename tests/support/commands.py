@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,9 @@ from gpu_eval.cli.commands import main
 from tests.support.children import child_environment, hear_ctrl_c
 from tests.support.faults import FAULTS
 from tests.support.toy_work import wait_for
+
+# Tests that want a narrow terminal say so.
+os.environ.pop("COLUMNS", None)
 
 
 def gpu_eval_command(*words: object) -> Result:

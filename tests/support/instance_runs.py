@@ -12,7 +12,6 @@ import numpy as np
 from gpu_eval.labels.instance_space import load_instances
 from gpu_eval.metrics.average_precision import AveragePrecision, average_precision
 from gpu_eval.metrics.matching import InstanceTable, concatenate, image_table, outcomes
-from gpu_eval.results import instance_run
 from gpu_eval.results.instance_run import InstanceRun
 from gpu_eval.run_folder import folder as run_folder
 from gpu_eval.run_folder import instance_schema as schema
@@ -21,7 +20,7 @@ from gpu_eval.run_folder.instance_tables import ListedPrediction
 from gpu_eval.scheduling.shards import cut
 from tests.reference import instances as reference
 from tests.reference.instances import Image, Prediction
-from tests.support.run_facts import described, image_row
+from tests.support.run_facts import described, frame_key, image_row
 
 EVERY_SIZE = (100.0, math.inf)
 
@@ -54,7 +53,7 @@ def repeated(
 
 
 def random_images(
-    count: int, *, seed: int = 0, drives: int = 1, found: float = 0.0, sure: float = 2.0
+    count: int, *, seed: int = 0, drives: int = 0, found: float = 0.0, sure: float = 2.0
 ) -> dict[str, Image]:
     """Images by key whose gt and first predictions depend on the seed alone: see `reference.random_split`.
 
@@ -72,7 +71,7 @@ def random_images(
             if kept
         ]
         evaluated = [one for one in image.predictions if one.label in reference.EVALUATED]
-        images[f"drive{i * drives // count:02d}/frame{i:04d}"] = Image(image.gt, [*evaluated, *more])
+        images[frame_key(i, count, drives)] = Image(image.gt, [*evaluated, *more])
     return images
 
 
@@ -106,7 +105,7 @@ def write_instance_run(
                 listed.append([ListedPrediction(n, None) for n in range(len(image.predictions))])
         part = instance_tables.part(rows, tables, listed, space, area)
         parts.commit(folder, shard.number, part, "f")
-    instance_run.finish(folder, facts)
+    InstanceRun.finish(folder, facts)
     return InstanceRun(folder)
 
 

@@ -24,12 +24,20 @@ def described(
         "labels": labels,
         "engine": {"name": "cpu", "why": "", "device": ""},
         "notes": [],
+        "warning_count": 0,
+        "warnings": [],
         "images": len(images),
         "images_scored": scored,
         "images_void": 0,
         "images_failed": len(images) - scored,
         **facts,
     }
+
+
+def frame_key(image: int, images: int, drives: int) -> str:
+    """The key of one of so many images in so many drives of equal length; 0: all lie in one folder."""
+    name = f"frame{image:04d}"
+    return f"drive{image * drives // images:02d}/{name}" if drives else name
 
 
 def image_row(image_id: int, key: str, scored: bool) -> dict[str, Any]:

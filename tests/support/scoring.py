@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -14,6 +14,11 @@ from gpu_eval import errors
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "semantic": {"threads": 1, "res": "native"},
     "instance": {"threads": 1},
+}
+
+SCORERS: Mapping[str, Callable[..., Any]] = {
+    "semantic": gpu_eval.score,
+    "instance": gpu_eval.score_instances,
 }
 
 
@@ -35,8 +40,7 @@ def score(split: Split, out: Path | str, **options: Any) -> Any:
     `gts` and `preds` among the options are inputs in place of the split's own: archives, URLs.
     """
     given = {"gts": split.gts, "preds": split.preds, "out": out, **DEFAULTS[split.task], **options}
-    scorer = gpu_eval.score_instances if split.task == "instance" else gpu_eval.score
-    return scorer(given.pop("gts"), given.pop("preds"), **given)
+    return SCORERS[split.task](given.pop("gts"), given.pop("preds"), **given)
 
 
 def problems_of(split: Split, out: Path | str, **options: Any) -> list[errors.GpuEvalError]:

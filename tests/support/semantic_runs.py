@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from gpu_eval.errors import CorruptImage
 from gpu_eval.labels import as_labels
-from gpu_eval.results import semantic_run
 from gpu_eval.results.semantic_run import Run
 from gpu_eval.run_folder import folder as run_folder
 from gpu_eval.run_folder import parts
@@ -20,7 +19,7 @@ from gpu_eval.run_folder.semantic_schema import describe_labels
 from gpu_eval.run_folder.semantic_tables import ImageRow
 from gpu_eval.scheduling.shards import cut
 from gpu_eval.tasks.summary import error_facts
-from tests.support.run_facts import described, image_row
+from tests.support.run_facts import described, frame_key, image_row
 
 Matrix = npt.NDArray[np.int64]
 
@@ -32,7 +31,7 @@ def write_run(
     labels: str = "idd-lite",
     resolution: list[int] | str = "native",
     shard_size: int = 64,
-    resamples: int = 200,
+    units: str | None = "drives",
     **facts: Any,
 ) -> Run:
     """A complete run of these images by key ("drive/name"); None is an image that could not be scored."""
@@ -53,8 +52,6 @@ def write_run(
             decoders={"simd": len(scored), "cuda": 0, "pillow": 0},
             gt_outside=0,
             pred_outside=0,
-            warning_count=0,
-            warnings=[],
             problem_count=0,
             problems=[],
             seconds={"listing": 0.0, "scoring": 1.0},
@@ -67,7 +64,7 @@ def write_run(
         rows = [_row(shard.first + i, key, matrices[key] is not None) for i, key in enumerate(some)]
         part = tables.part(rows, [matrices[key] for key in some], space)
         parts.commit(folder, shard.number, part, "f")
-    semantic_run.finish(folder, facts, resamples=resamples)
+    Run.finish(folder, facts, units)
     return Run(folder)
 
 
@@ -82,7 +79,7 @@ def _row(image_id: int, key: str, scored: bool) -> ImageRow:
 
 
 def random_matrices(
-    images: int, *, seed: int = 0, classes: int = 7, drives: int = 1, better: float = 0.0
+    images: int, *, seed: int = 0, classes: int = 7, drives: int = 0, better: float = 0.0
 ) -> dict[str, Matrix]:
     """Images of about 1,000 pixels whose gt depends on the seed alone, and predictions right in 70 %.
 
@@ -102,5 +99,5 @@ def random_matrices(
                     moved = mender.binomial(matrix[gt, pred], better)
                     matrix[gt, pred] -= moved
                     matrix[gt, gt] += moved
-        matrices[f"drive{i * drives // images:02d}/frame{i:04d}"] = matrix
+        matrices[frame_key(i, images, drives)] = matrix
     return matrices

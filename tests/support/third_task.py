@@ -17,24 +17,26 @@ import numpy as np
 import pyarrow as pa
 
 from gpu_eval import registry
+from gpu_eval.cli.comparison_words import ComparisonWords
 from gpu_eval.cli.console import out, print_json
-from gpu_eval.cli.words import ComparisonWords
 from gpu_eval.engines.engine import Job
 from gpu_eval.errors import FatalImage, InputError, MissingPrediction, UnreadableFile
 from gpu_eval.inputs import png
 from gpu_eval.inputs.pairs import Pair, pair_up
 from gpu_eval.inputs.source import Entry, Source
-from gpu_eval.metrics import bootstrap
-from gpu_eval.metrics.bootstrap import Units
+from gpu_eval.metrics import uncertainty
+from gpu_eval.metrics import units as kinds
 from gpu_eval.metrics.confusion import Counts, Ratios, ratio
-from gpu_eval.results.images import ScoredImages, Scores, digest_of_keys
-from gpu_eval.results.run import ClassScore, Score, ScoredRun
+from gpu_eval.metrics.semantic_sums import ratio_parts
+from gpu_eval.metrics.uncertainty import Parts
+from gpu_eval.metrics.units import Units
+from gpu_eval.results.images import Key, ScoredImages, digest_of_keys
+from gpu_eval.results.run import BoardColumn, ClassScore, Score, ScoredRun
 from gpu_eval.run_folder import parts, schema
-from gpu_eval.run_folder.folder import write_facts
-from gpu_eval.run_folder.schema import RunTables, field, pixels, share, with_interval
-from gpu_eval.storage import Place, write_table
+from gpu_eval.run_folder.schema import RunTables, field, interval_columns, pixels, share, with_interval
+from gpu_eval.storage import Place
 from gpu_eval.tasks.semantic import to_manifest, to_pairs
-from gpu_eval.tasks.summary import Summary, error_facts, to_error
+from gpu_eval.tasks.summary import Summary, error_facts, summary_of
 from gpu_eval.tasks.task import Listing, Task
 
 WORD = "right"
@@ -82,6 +84,7 @@ def _decoded(source: Source, entry: Entry) -> Any:
 PROTOCOL = field("protocol", pa.string(), "plain: the only one")
 WHAT = field("what", pa.string(), "right: the share of right pixels")
 CLASS_ID = field("class_id", pa.int32(), "0: all there is")
+RIGHT = with_interval("right", "right pixels over all")
 SIDES = [share("right_a", "of the first run"), share("right_b", "of the second run")]
 
 
@@ -93,11 +96,16 @@ def tables() -> RunTables:
         manifest=pa.schema(
             [schema.KEY, schema.DRIVE, *schema.entry_fields("gt", "it"), *schema.entry_fields("pred", "it")]
         ),
-        whole={"shares": pa.schema([PROTOCOL, *with_interval("right", "right pixels over all")])},
+        whole={
+            "shares": pa.schema([PROTOCOL, *RIGHT]),
+            "classes": pa.schema([PROTOCOL, CLASS_ID, schema.CLASS_NAME, *RIGHT]),
+        },
         parts={"images": pa.schema(images)},
         compared=schema.Compared(
             scores=pa.schema([PROTOCOL, WHAT, *SIDES, *schema.DIFFERENCE]),
-            classes=pa.schema([PROTOCOL, WHAT, CLASS_ID, schema.CLASS_NAME, *SIDES, *schema.DIFFERENCE]),
+            classes=pa.schema(
+                [PROTOCOL, WHAT, CLASS_ID, schema.CLASS_NAME, *SIDES, *schema.DIFFERENCE, schema.HOLM]
+            ),
             images=pa.schema([schema.KEY, WHAT, *SIDES, schema.CHANGE]),
         ),
         board=schema.board(*with_interval("right", "right pixels over all", nullable=True, title="RIGHT")),
@@ -113,7 +121,6 @@ class RightTask(Task[Pair, RightResult]):
     suffix_option = "--pred-suffix"
     decoders = ()
     summarized = ("images",)
-    shard_size = 2
 
     suffix: str
 
@@ -174,12 +181,7 @@ class RightTask(Task[Pair, RightResult]):
         return {"images": pa.Table.from_pylist(rows, schema=tables().parts["images"])}
 
     def summary(self, part: Mapping[str, pa.Table]) -> Summary:
-        images = part["images"]
-        summary = Summary(images.num_rows)
-        summary.count_values("status", images["status"].value_counts().to_pylist())
-        errors = [to_error(row) for rows in images["errors"].to_pylist() for row in rows]
-        summary.problems = [error for error in errors if not isinstance(error, MissingPrediction)]
-        return summary
+        return summary_of(part["images"], told=(MissingPrediction,))
 
 
 # --- results/right_images.py, results/right_run.py ------------------------------------------------
@@ -192,25 +194,13 @@ class RightImages(ScoredImages):
     def take(self, index: Counts) -> Self:
         return replace(self, **self._taken(index), right=self.right[index])
 
-    def scores(self) -> Scores:
-        return self._scores(self.right.sum(axis=0))
-
-    def resampled(
-        self,
-        resamples: int,
-        seed: int,
-        protocols: Sequence[str] | None = None,  # noqa: ARG002
-    ) -> tuple[Scores, Units]:
-        units = bootstrap.units(self.drives)
-        return self._scores(bootstrap.resample(units.sums(self.right), resamples, seed)), units
+    def parts(self, units: Units, protocols: Sequence[str] | None = None) -> Mapping[Key, Parts]:  # noqa: ARG002
+        sums = units.sums(self.right)
+        right, pixels = sums[:, :1], sums[:, 1:]
+        return {("plain", WORD): ratio_parts(right, pixels, pixels, all_or_none=False)}
 
     def image_scores(self) -> Mapping[int | str, Ratios]:
         return {WORD: ratio(self.right[:, 0], self.right[:, 1])}
-
-    @staticmethod
-    def _scores(sums: Counts) -> Scores:
-        right = ratio(sums[..., 0], sums[..., 1])
-        return {("plain", WORD): (right, right[..., None])}
 
 
 def read(folder: Place, facts: Mapping[str, Any]) -> RightImages:
@@ -231,23 +221,9 @@ def read(folder: Place, facts: Mapping[str, Any]) -> RightImages:
     )
 
 
-def finish(folder: Place, facts: Mapping[str, Any], *, resamples: int) -> None:
-    counted = read(folder, facts)
-    drawn, units = counted.resampled(resamples, bootstrap.SEED)
-    low, high = bootstrap.interval(drawn["plain", WORD][0])
-    row = {
-        "protocol": "plain",
-        "right": float(counted.scores()["plain", WORD][0]),
-        "right_low": float(low),
-        "right_high": float(high),
-    }
-    write_table(folder / "shares.parquet", pa.Table.from_pylist([row], schema=tables().whole["shares"]))
-    intervals = bootstrap.describe(units, resamples)
-    write_facts(folder, {**facts, "intervals": intervals, "complete": True})
-
-
 class RightRun(ScoredRun):
-    task = WORD
+    kind = WORD
+    void_means = "counted as wrong"
 
     @property
     def tables(self) -> RunTables:
@@ -258,8 +234,8 @@ class RightRun(ScoredRun):
         return ("plain",)
 
     @property
-    def board_columns(self) -> Mapping[str, tuple[int | str, str]]:
-        return {"RIGHT": (WORD, WORD)}
+    def board_columns(self) -> Mapping[str, BoardColumn]:
+        return {"RIGHT": BoardColumn(WORD, WORD, "right pixels")}
 
     @property
     def rules(self) -> Mapping[str, tuple[object, str]]:
@@ -270,13 +246,26 @@ class RightRun(ScoredRun):
 
     def score_of(self, scored: int | str, protocol: str) -> Score:  # noqa: ARG002
         (row,) = self.table("shares").to_pylist()
-        return Score(row["right"], row["right_low"], row["right_high"])
+        return Score(row["right"], row["right_low"], row["right_high"], row["right_df"], row["right_reason"])
 
     def class_scores(self, scored: int | str, protocol: str) -> Sequence[ClassScore]:
         return [ClassScore("all", self.score_of(scored, protocol).value, None)]
 
-    def image_counts(self) -> RightImages:
-        return read(self.folder, self.facts)
+    @classmethod
+    def read_images(cls, folder: Place, facts: Mapping[str, Any]) -> RightImages:
+        return read(folder, facts)
+
+    @classmethod
+    def totals(cls, images: RightImages, units: Units | None) -> Mapping[str, pa.Table]:
+        chosen = units or kinds.images(len(images.keys))
+        interval = uncertainty.intervals(images.parts(chosen)["plain", WORD], chosen).mean
+        columns = interval_columns("right", None if units is None else interval)
+        row = {"protocol": "plain", "right": interval.estimate, **columns}
+        of_class = {**row, "class_id": 0, "class_name": "all"}
+        return {
+            name: pa.Table.from_pylist([found], schema=tables().whole[name])
+            for name, found in (("shares", row), ("classes", of_class))
+        }
 
 
 RUN = RightRun
@@ -304,7 +293,7 @@ def comparison_words(level: int | None, protocol: str) -> ComparisonWords:  # no
 def registered() -> Iterator[None]:
     """Have this file in every room, and its line in the registry."""
     rooms = [pattern.format(WORD) for pattern in registry.ROOMS.values()]
-    line = {WORD: registry.Registered(command="right", score="RIGHT")}
+    line = {WORD: registry.Registered(command="right", score="RIGHT", shard_size=2)}
     try:
         sys.modules.update(dict.fromkeys(rooms, sys.modules[__name__]))
         with mock.patch.dict(registry.TASKS, line):

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from gpu_eval.errors import CorruptImage, DeviceFailed
-from gpu_eval.scheduling.fatal_images import find_poison
+from gpu_eval.scheduling.fatal_images import find_fatal_images
 from gpu_eval.scheduling.shards import Shard
 
 
@@ -66,8 +66,8 @@ class IsolatingToy(Toy):
     """A toy that knows how to find out which of its images are deadly."""
 
     def isolate(self, shard: Shard) -> tuple[int, ...]:
-        return find_poison(
-            partial(score_one, self), shard.first, shard.last, timeout=60, known=shard.poisoned
+        return find_fatal_images(
+            partial(score_one, self), shard.first, shard.last, timeout=60, known=shard.fatal
         )
 
 
@@ -82,7 +82,7 @@ def failing_device(image: int) -> None:
 
 
 def images_of(shard: Shard) -> list[int]:
-    return [image for image in range(shard.first, shard.last) if image not in shard.poisoned]
+    return [image for image in range(shard.first, shard.last) if image not in shard.fatal]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
