@@ -71,7 +71,7 @@ def classes(run: Run, level: int, protocol: str, palette: Palette = NOTEBOOK) ->
             "label": "absent" if row["iou"] is None else f"{row['iou']:.3f}",
             "low": row["iou_low"],
             "high": row["iou_high"],
-            "interval": "none"
+            "interval": row["iou_reason"]
             if row["iou_low"] is None
             else f"{row['iou_low']:.4f} to {row['iou_high']:.4f}",
             "precision": row["precision"],
@@ -128,7 +128,6 @@ def class_rows(run: Run, level: int, protocol: str) -> list[dict[str, Any]]:
     rows = []
     for row in run.classes.to_pylist():
         if row["level"] == level and row["protocol"] == protocol:
-            row = {"iou_low": None, "iou_high": None, **row}
             rows.append({key: none_for_nan(value) for key, value in row.items()})
     return rows
 

@@ -7,12 +7,10 @@ policy forbids the page to load anything.
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -25,12 +23,13 @@ from gpu_eval.metrics.semantic import PROTOCOLS
 from gpu_eval.page import charts as plots
 from gpu_eval.page import findings
 from gpu_eval.page import worst_images as gallery
+from gpu_eval.page.blocks import alerts, asset, subtitle, table
 from gpu_eval.page.words import DASH, SCORE_DIGITS, class_name, millions, number, percent
 from gpu_eval.page.worst_images import Pictures
+from gpu_eval.results.interval_words import worth
 from gpu_eval.results.semantic_run import Run
-from gpu_eval.storage import Place, write
+from gpu_eval.results.units import sentence
 
-REPORT = "report.html"
 TOP_MISTAKES = 12
 REACH_KEY = (
     '<p class="muted">A class\'s mistaken pixels were called '
@@ -42,19 +41,6 @@ REACH_KEY = (
 MOST_ROWS = 20_000
 # A class with less of the ground truth than this is no top mistake, however often it is missed.
 LEAST_SHARE = 1e-5
-
-
-def write_report(run: Run, path: Path | None = None, pictures: Pictures | None = None) -> Place:
-    """Write the page, by default as report.html of the run folder; returns its path.
-
-    Raises
-        OptionError: the plotting libraries are not installed.
-        ReportError: the file cannot be written.
-    """
-    target = path or run.folder / REPORT
-    text = page(run, pictures)
-    write(target, lambda file: file.write(text.encode()))
-    return target
 
 
 def load_bundler() -> Any:
@@ -73,19 +59,15 @@ def page(run: Run, pictures: Pictures | None = None) -> str:
     """The text of the page. Raises OptionError where the plotting libraries are not installed."""
     vl_convert = load_bundler()
 
-    def part(name: str) -> str:
-        files = importlib.resources.files("gpu_eval.page")
-        return files.joinpath("assets", name).read_text(encoding="utf-8")
-
     facts = run.facts
     finest = run.labels.levels[0].number
     name = "/".join(run.folder.resolve().parts[-2:]).lstrip("/")
-    return Template(part("report.html")).substitute(
+    return Template(asset("report.html")).substitute(
         title=escape(f"{name}: mIoU {number(run.miou(finest, run.labels.protocols[0]))}"),
         heading=escape(name),
-        subtitle=_subtitle(facts),
-        style=part("report.css"),
-        alerts=_alerts(facts),
+        subtitle=subtitle(facts),
+        style=asset("report.css"),
+        alerts=_alerts(run),
         switches=_switches(run),
         cards=_cards(run),
         protocols=_protocols(run),
@@ -98,7 +80,7 @@ def page(run: Run, pictures: Pictures | None = None) -> str:
         provenance=_provenance(run),
         data=_json(_data(run)),
         vega=vl_convert.javascript_bundle().replace("</script", "<\\/script"),
-        script=part("report.js"),
+        script=asset("report.js"),
     )
 
 
@@ -116,48 +98,21 @@ def _interval(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
     return low, high
 
 
-def _subtitle(facts: Mapping[str, Any]) -> str:
-    entry = facts.get("entry") or {}
-    words = [
-        *(str(entry[name]) for name in ("team", "method") if entry.get(name)),
-        f"{facts['images_scored']:,} of {facts['images']:,} images",
-        f"labels {facts['labels']['name']}",
-        f"scored {str(facts['created'])[:10]}",
-    ]
-    return escape(" · ".join(words))
-
-
-def _alerts(facts: Mapping[str, Any]) -> str:
+def _alerts(run: Run) -> str:
     """Incompleteness first, then warnings and notes; empty where there is nothing to tell."""
-    missing, void = facts["images_failed"], facts["images_void"]
-    blocks = []
-    if missing or void:
-        text = f"{missing:,} of {facts['images']:,} images are not in these scores; "
-        text += f"{void:,} are counted as predicted void (--on-error {facts['on_error']})."
-        blocks.append(("bad", "Incomplete: do not compare these scores with complete ones", [text]))
-    warnings = list(facts["warnings"])
+    facts = run.facts
+    warnings = list(run.warnings)
     if facts["warning_count"] > len(warnings):
         warnings.append(f"{facts['warning_count']:,} images have warnings; the table of images names them.")
     for side, word in (("gt", "ground-truth"), ("pred", "predicted")):
         if facts[f"{side}_outside"]:
             warnings.append(f"{facts[f'{side}_outside']:,} {word} pixels are outside the encoding: void.")
-    if warnings:
-        blocks.append(("near", "Warnings", warnings))
     notes = list(facts["notes"])
     if facts["decoders"].get("pillow"):
         notes.append(
             f"{facts['decoders']['pillow']:,} images were decoded by Pillow (16-bit, interlaced, ...)"
         )
-    if notes:
-        blocks.append(("note", "Notes", notes))
-    return "\n".join(
-        f'<section class="alert {kind}"><h2>{escape(title)}</h2>{_items(lines)}</section>'
-        for kind, title, lines in blocks
-    )
-
-
-def _items(lines: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(str(line))}</li>" for line in lines) + "</ul>"
+    return alerts(run, warnings, notes)
 
 
 def _switches(run: Run) -> str:
@@ -191,7 +146,8 @@ def _cards(run: Run) -> str:
         cards.append(
             f'<article class="card"><h3>Level {level.number} <small>{len(level.names)} classes</small></h3>'
             f'<p class="big">{number(first["miou"])}</p>'
-            f'<p class="span">{_span(span) or "no interval"}{_absent(first)}</p>{_scale(first["miou"], span)}'
+            f'<p class="span">{_span(span) or escape(first["miou_reason"])}{_absent(first)}</p>'
+            f"{_scale(first['miou'], span)}"
             f'<div class="others">{lines}</div></article>'
         )
     return "".join(cards)
@@ -230,7 +186,7 @@ def _protocols(run: Run) -> str:
             row["protocol"],
             str(row["level"]),
             number(row["miou"]),
-            _span(_interval(row, "miou")) or DASH,
+            _span(_interval(row, "miou")) or row["miou_reason"],
             f"{row['classes_in_mean']} of {row['classes']}",
             *(number(row[name]) for name in ("pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")),
         ]
@@ -239,40 +195,19 @@ def _protocols(run: Run) -> str:
     how = _how_intervals(run)
     return (
         f'<dl class="protocols">{meanings}</dl><p class="muted">{escape(how)}</p>'
-        f"<details><summary>All levels and accuracies</summary>{_table(head, rows, text=1)}</details>"
+        f"<details><summary>All levels and accuracies</summary>{table(head, rows, text=1)}</details>"
     )
 
 
 def _how_intervals(run: Run) -> str:
-    told = run.facts.get("intervals")
-    if not told or not any(_interval(row, "miou") for row in run.levels.to_pylist()):
-        return "The run has no intervals."
-    return (
-        f"Intervals: {percent(told['confidence'])} {told['method']}, {told['resamples']:,} resamples of "
-        f"{told['unit_count']:,} {told['units']}. They say how far a score would move with other images of "
-        "the same kind."
-    )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], text: int) -> str:
-    """A table of plain cells, escaped; the first `text` columns are text, the others numbers."""
-    titles = "".join(
-        f'<th scope="col"{"" if i < text else " class=n"}>{escape(name)}</th>' for i, name in enumerate(head)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<th scope="row">{escape(cell)}</th>' if i == 0
-            else f"<td{'' if i < text else ' class=n'}>{escape(cell)}</td>"
-            for i, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )  # fmt: skip
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="Table"><table><thead><tr>{titles}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div>"
-    )
+    told = run.intervals
+    if told is None:
+        return "The run has no intervals: they were not asked for."
+    missing = [row["miou_reason"] for row in run.levels.to_pylist()]
+    if all(missing):
+        return f"The run has no intervals: {missing[0]}."
+    others = f"other {told['unit_kind']} of the same kind"
+    return f"{sentence(told)}{worth(run)}. They say how far a score would move with {others}."
 
 
 def _per_level(blocks: Mapping[int, str]) -> str:
@@ -306,14 +241,14 @@ def _class_tables(run: Run) -> str:
                 [
                     name,
                     *(number(of_protocol[protocol][c]["iou"]) for protocol in run.labels.protocols),
-                    _span(_interval(first, "iou")) or DASH,
+                    _span(_interval(first, "iou")) or first["iou_reason"],
                     number(first["precision"]),
                     number(first["recall"]),
                     *(f"{first[count]:,}" for count in ("tp", "fp", "fn")),
                     f"{names[called[0].pred]} ({percent(called[0].share)})" if called else DASH,
                 ]
             )
-        blocks[level.number] = _table(head, rows, text=1)
+        blocks[level.number] = table(head, rows, text=1)
     return _per_level(blocks)
 
 
