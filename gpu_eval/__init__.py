@@ -18,8 +18,10 @@ if TYPE_CHECKING:
         ConfusionMeter,
         Progress,
         compare,
+        compare_confusions,
         confusion_matrix,
         leaderboard,
+        miou_interval,
         open_run,
         score,
         score_instances,
@@ -44,10 +46,12 @@ __all__ = [
     "SplitProblems",
     "__version__",
     "compare",
+    "compare_confusions",
     "confusion_matrix",
     "errors",
     "leaderboard",
     "load_labels",
+    "miou_interval",
     "open_run",
     "score",
     "score_instances",
@@ -63,7 +67,9 @@ _HOMES = {
     "Run": "results.semantic_run",
     "SplitProblems": "errors",
     "__version__": "version",
+    "compare_confusions": "metrics.matrices",
     "load_labels": "labels",
+    "miou_interval": "metrics.matrices",
 }
 
 

@@ -13,17 +13,19 @@ from gpu_eval.engines.resize import parse_resolution
 from gpu_eval.labels import Labels, as_labels
 from gpu_eval.labels.instance_space import load_instances
 from gpu_eval.meter import ConfusionMeter, confusion_matrix
-from gpu_eval.metrics.bootstrap import RESAMPLES
 from gpu_eval.metrics.matching import AREA, check_area
+from gpu_eval.metrics.matrices import compare_confusions, miou_interval
+from gpu_eval.metrics.uncertainty import CONFIDENCE
 from gpu_eval.results import compare as comparing
 from gpu_eval.results import leaderboard as ranking
 from gpu_eval.results.compare import Comparison
 from gpu_eval.results.instance_run import InstanceRun
 from gpu_eval.results.run import ScoredRun, open_scored
 from gpu_eval.results.semantic_run import Run
+from gpu_eval.results.units_file import Wanted
 from gpu_eval.run_folder import folder as run_folder
 from gpu_eval.runs.drive import Options, Progress, drive
-from gpu_eval.storage import Place, place
+from gpu_eval.storage import Place, place, write
 from gpu_eval.tasks.instance import InstanceTask
 from gpu_eval.tasks.semantic import SemanticTask
 
@@ -36,8 +38,10 @@ __all__ = [
     "ConfusionMeter",
     "Progress",
     "compare",
+    "compare_confusions",
     "confusion_matrix",
     "leaderboard",
+    "miou_interval",
     "open_run",
     "score",
     "score_instances",
@@ -53,8 +57,10 @@ class RunOptions(TypedDict, total=False):
     becomes of images that cannot be scored: "stop" (the default: the split is checked to its end, then this
     raises), "skip" (they are left out) or "void" (they count as nothing predicted). `resume` finishes an
     interrupted run of the same inputs, `overwrite` replaces the run in `out`. `shard_size` images make a
-    committed part. `bootstrap` is the number of resamples the intervals come from, 0 for none. `entry` may
-    hold the team, method and link of the run's row on a leaderboard (`tag` sets them later). `client` is a
+    committed part (512 label maps, 128 images of instances). `units` are what intervals leave out in turn:
+    "drives" (the default), "images", a CSV file with the columns key and, say, city, or a mapping from each
+    image's key to its unit, a string or an integer; `intervals=False` leaves intervals away. `entry` may hold
+    the team, method and link of the run's row on a leaderboard (`tag` sets them later). `client` is a
     `distributed.Client`: its workers score, and must see the inputs and `out` by the same names. `progress`
     is called as the run goes on.
     """
@@ -65,8 +71,9 @@ class RunOptions(TypedDict, total=False):
     resume: bool
     overwrite: bool
     shard_size: int | None
-    bootstrap: int
-    entry: Mapping[str, str | None]
+    units: Wanted
+    intervals: bool
+    entry: Mapping[str, str | None] | None
     client: Client | None
     progress: Callable[[Progress], None] | None
 
@@ -89,8 +96,7 @@ def score(
     `gts` and `preds` are folders, .zip or .tar files, or fsspec URLs. `labels` is "idd", "idd-lite",
     "cityscapes", the path of a label CSV, or a number of classes. Encodings, suffixes and `res`
     (1080, 720, 480, 240, native or WxH) default to the benchmark's own. The other options are those of
-    `RunOptions`; `bootstrap` is 2,000 and `shard_size` 512 unless given, and with `on_error` "void" a missing
-    or broken prediction counts as void everywhere.
+    `RunOptions`; with `on_error` "void" a missing or broken prediction counts as void everywhere.
 
     Raises
         SplitProblems: every problem of the split, found in one pass; the run stays incomplete.
@@ -98,8 +104,7 @@ def score(
         ClusterError: the cluster is lost, or a worker cannot work; what is finished is kept for `resume`.
         Interrupted: Ctrl-C. What is finished is kept for `resume`.
     """
-    options.setdefault("bootstrap", RESAMPLES)
-    checked = Options(**options)
+    checked = _options("score", options)
     space = as_labels(labels)
     task = SemanticTask(
         space,
@@ -108,9 +113,9 @@ def score(
         resolution=parse_resolution(res or space.resolution),
         gt_suffix=gt_suffix or space.gt_suffix,
         pred_suffix=pred_suffix or space.pred_suffix,
-        void_on_error=checked.on_error == "void",
+        void_on_error=checked.void_on_error,
     )
-    return Run(drive(task, os.fspath(gts), os.fspath(preds), os.fspath(out), checked))
+    return Run(drive(task, os.fspath(gts), os.fspath(preds), place(out), checked))
 
 
 def score_instances(
@@ -130,23 +135,31 @@ def score_instances(
     ("mask.png labelID confidence" per line) and the masks, or is a COCO results file (.json) with run-length
     masks. `labels` is "idd", "cityscapes" or a label CSV with `has_instances`. Ground truth of fewer pixels
     than `area[0]`, or of `area[1]` and more, does not count. The other options are those of `RunOptions`;
-    `bootstrap` is 0 and `shard_size` 128 unless given, and with `on_error` "void" an image with a missing or
-    broken prediction counts as one without predictions.
+    with `on_error` "void" an image with a missing or broken prediction counts as one without predictions.
 
     Raises
         SplitProblems: every problem of the split, found in one pass; the run stays incomplete.
         InputError, ReportError, EngineError, ClusterError, Interrupted: as `score`.
     """
-    checked = Options(**options)
+    checked = _options("score_instances", options)
     check_area(area)  # before anything is listed
+    space = load_instances(os.fspath(labels))
     task = InstanceTask(
-        load_instances(os.fspath(labels)),
+        space,
         area,
-        gt_suffix=gt_suffix,
-        list_suffix=list_suffix,
-        void_on_error=checked.on_error == "void",
+        gt_suffix=gt_suffix or space.gt_suffix,
+        list_suffix=list_suffix or space.list_suffix,
+        void_on_error=checked.void_on_error,
     )
-    return InstanceRun(drive(task, os.fspath(gts), os.fspath(preds), os.fspath(out), checked))
+    return InstanceRun(drive(task, os.fspath(gts), os.fspath(preds), place(out), checked))
+
+
+def _options(caller: str, given: RunOptions) -> Options:
+    """Raises TypeError as a call does for a keyword that there is not, OptionError for a wrong value."""
+    for name in given:
+        if name not in RunOptions.__annotations__:
+            raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}")
+    return Options(**given)
 
 
 @overload
@@ -180,20 +193,25 @@ def compare(
     run_b: ScoredRun | Location,
     *,
     common: bool = False,
-    resamples: int = RESAMPLES,
+    units: Wanted = "drives",
+    confidence: float = CONFIDENCE,
 ) -> Comparison:
-    """The second run against the first, B - A, with paired bootstrap intervals and p-values.
+    """The second run against the first, B - A, with paired intervals and p-values (docs/statistics.md).
 
     Both are semantic runs (mIoU and IoU), or both are of instances (AP and AP50). They may be given as their
-    folders. `common` compares the images both have where the sets differ.
+    folders. `common` compares the images both have where the sets differ. `units` is "drives", "images", a
+    CSV file with the columns key and, say, city, or a mapping from each image's key to its unit, a string or
+    an integer.
 
     Raises
-        OptionError: one run of each kind.
+        OptionError: runs of two tasks, or units that do not fit the images.
         IncomparableRuns: ground truth, label space, protocols, resolution, area or images differ; it says
             which.
         CorruptRun, IncompleteRun: a run cannot be used.
     """
-    return comparing.compare(_opened(run_a), _opened(run_b), common=common, resamples=resamples)
+    return comparing.compare(
+        _opened(run_a), _opened(run_b), common=common, units=units, confidence=confidence
+    )
 
 
 def leaderboard(
@@ -202,12 +220,13 @@ def leaderboard(
     published: bool = False,
     sort: str | None = None,
     protocol: str | None = None,
+    units: Wanted = "drives",
 ) -> pa.Table:
-    """Runs of one split in order of their score, with ranks, tiers, intervals and provenance.
+    """Runs of one split in order of their score, with ranks, rank ranges, intervals and provenance.
 
     All are semantic runs, or all are of instances. They may be given as their folders. `published` adds the
-    rows of the benchmark's own boards; `sort` is L3, L2, L1, AP or AP50 (default: the finest level, or AP).
-    Columns: docs/schema.md.
+    rows of the benchmark's own boards; `sort` is L3, L2, L1, AP or AP50 (default: the finest level, or AP);
+    `units` is as in `compare`. Columns: docs/schema.md.
 
     Raises
         IncomparableRuns: ground truth, label space, protocols, resolution, area or splits differ.
@@ -215,7 +234,7 @@ def leaderboard(
         OptionError: no runs, one twice, runs of both kinds, or an unknown sort or protocol.
     """
     return ranking.leaderboard(
-        [_opened(run) for run in runs], published=published, sort=sort, protocol=protocol
+        [_opened(run) for run in runs], published=published, sort=sort, protocol=protocol, units=units
     )
 
 
@@ -254,27 +273,31 @@ def write_html(
     preds: Location | None = None,
     labels: Labels | None = None,
 ) -> Place:
-    """Write the page of a run of label maps, by default as report.html of its folder; returns the path.
+    """Write the page of a run, by default as report.html of its folder; returns the path.
 
-    Its pictures of the worst images are read from `gts` and `preds`, or else from where the run was scored
-    from, if that is still there. `labels` is needed for pictures of a run with a label CSV of the user.
+    The page of label maps has charts, and pictures of the worst images, which are read from `gts` and
+    `preds`, or else from where the run was scored from, if that is still there; `labels` is needed for them
+    where the run was scored with a label CSV of the user.
 
     Raises
-        WrongKind: a run of instances.
-        OptionError: the plotting libraries are not installed.
+        OptionError: the plotting libraries are not installed, which label maps need.
         InputError: `gts` or `preds` are given and cannot be read.
         ReportError: the page cannot be written.
     """
-    from gpu_eval import thumbnails
-    from gpu_eval.page import html
+    drawn = _opened(run)
+    if isinstance(drawn, Run):
+        from gpu_eval import thumbnails
 
-    check_html()  # before the pictures, which take longer
-    location = str(run.folder) if isinstance(run, ScoredRun) else run
-    drawn = run if isinstance(run, Run) else open_run(location, "semantic")
-    pictures = thumbnails.of_worst(
-        drawn,
-        None if gts is None else os.fspath(gts),
-        None if preds is None else os.fspath(preds),
-        labels,
-    )
-    return html.write_report(drawn, None if path is None else Path(path), pictures)
+        check_html()  # before the pictures, which take longer
+        pictures = thumbnails.of_worst(
+            drawn,
+            None if gts is None else os.fspath(gts),
+            None if preds is None else os.fspath(preds),
+            labels,
+        )
+        text = drawn.page(pictures)
+    else:
+        text = drawn.page()
+    target = drawn.folder / "report.html" if path is None else Path(path)
+    write(target, lambda file: file.write(text.encode()))
+    return target

@@ -25,9 +25,9 @@ def _registered() -> Iterator[None]:
 
 
 def score(split: TinySplit, out: Path, **options: object) -> gpu_eval.results.run.ScoredRun:  # type: ignore[name-defined]
-    options = {"threads": 1, "bootstrap": 50, **options}
+    options = {"threads": 1, **options}
     return gpu_eval.open_run(
-        drive(RightTask(SUFFIX), str(split.gts), str(split.preds), str(out), Options(**options))  # type: ignore[arg-type]
+        drive(RightTask(SUFFIX), str(split.gts), str(split.preds), out, Options(**options))  # type: ignore[arg-type]
     )
 
 
@@ -82,6 +82,15 @@ def test_it_is_ranked_and_tagged(runs: list[Path], tmp_path: Path) -> None:
     assert {row["rank"] for row in gpu_eval.leaderboard(runs).to_pylist()} == {1}
 
 
+def test_it_has_a_page(split: TinySplit, runs: list[Path]) -> None:
+    told = gpu_eval_command("report", runs[0])
+    assert told.exit_code == 0, told.output
+    page = (runs[0] / "report.html").read_text()
+    assert told.stdout.strip() == str(runs[0] / "report.html")
+    assert f'<p class="big">{right(split):.4f}</p>' in page
+    assert "jackknife t, 2 drives" in page
+
+
 def test_its_broken_images_are_left_out_when_it_is_resumed(split: TinySplit, tmp_path: Path) -> None:
     path = split.preds / split.names[0]
     path.write_bytes(path.read_bytes()[:-20])
@@ -99,8 +108,6 @@ def test_runs_of_other_tasks_are_no_company_for_it(
     gpu_eval.score(split.gts, split.preds, out=tmp_path / "semantic", threads=1, res="native")
     with pytest.raises(errors.OptionError, match="no score in common"):
         gpu_eval.compare(runs[0], tmp_path / "semantic")
-    with pytest.raises(errors.WrongKind):
-        gpu_eval.write_html(runs[0])
 
 
 def test_its_tables_are_described_and_removed_like_the_others(split: TinySplit, runs: list[Path]) -> None:

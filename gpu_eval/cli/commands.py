@@ -17,10 +17,13 @@ import click
 from gpu_eval.cli.options import (
     client_of,
     cluster_options,
+    drawn_no_more,
     entry_options,
+    interval_options,
     join_options,
     output_options,
     run_options,
+    units_option,
 )
 from gpu_eval.errors import ClusterError, GpuEvalError, OptionError, SplitProblems
 
@@ -29,6 +32,13 @@ WORSE = 3
 
 # Rows of the table of problems on a terminal; run.json and the images table have the rest.
 PROBLEMS_SHOWN = 40
+
+
+def _tell_version(ctx: click.Context) -> None:
+    from gpu_eval.version import __version__
+
+    click.echo(f"gpu-eval, version {__version__}")
+    ctx.exit()
 
 
 class _Group(click.Group):
@@ -55,7 +65,14 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="gpu-eval")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, asked: _tell_version(ctx) if asked and not ctx.resilient_parsing else None,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """Score segmentation predictions: exact confusion matrices per image, a Parquet report, SQL."""
 
@@ -82,15 +99,8 @@ def main() -> None:
 )
 @click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
 @click.option("--pred-suffix", metavar="TEXT", help="How names of prediction files end.")
-@run_options(512)
-@click.option(
-    "--bootstrap",
-    type=click.IntRange(0),
-    default=2000,
-    show_default=True,
-    metavar="N",
-    help="Resamples of the intervals; 0: no intervals.",
-)
+@run_options("semantic")
+@interval_options
 @cluster_options
 @entry_options
 @click.option("--html", is_flag=True, help="Also write report.html into the run folder.")
@@ -129,6 +139,7 @@ def _carry_out(
     """Have `api.score` or `score_instances` score, with progress and on the cluster asked for; show it."""
     from gpu_eval.cli import progress, show_workers
 
+    drawn_no_more(options)
     entry = {name: options.pop(name, None) for name in ("team", "method", "link")}
     with client_of(options) as client, progress.ProgressLine() as line:
         run = call(gts, preds, entry=entry, client=client, progress=line.update, **options)
@@ -160,7 +171,8 @@ def _carry_out(
     show_default="100 inf",
     help="Ground truth of other sizes, in pixels, does not count.",
 )
-@run_options(128)
+@run_options("instance")
+@interval_options
 @cluster_options
 @entry_options
 @output_options
@@ -241,42 +253,50 @@ def report(run: str, images: tuple[str, str] | None, labels: str | None, out: Pa
 @click.option("--common", is_flag=True, help="Where the image sets differ, compare the images both have.")
 @click.option("--level", type=int, help="Classes and images of this level; default: the finest.")
 @click.option("--protocol", metavar="NAME", help="One of the runs'; default: idd, of instances autonue.")
-@click.option(
-    "--bootstrap", type=click.IntRange(0), default=2000, show_default=True, metavar="N", help="Resamples."
-)
+@units_option
 @click.option(
     "--fail-if-worse",
     type=click.FloatRange(min=0),
     metavar="X",
-    help="Exit with 3 if the mIoU (finest level) or AP of a later run is more than X below the first run's.",
+    help="Exit with 3 if the mIoU (finest level) or AP of a later run is more than X below the first run's, "
+    "if a run has no score, or if images are missing from a run and --common was not given.",
+)
+@click.option(
+    "--significant",
+    is_flag=True,
+    help='With --fail-if-worse: a run that is worse by more than X passes if p is above 0.05. p tests "no '
+    'difference", not X. Without a p (one drive, say) it fails.',
 )
 @output_options
 @click.pass_context
 def compare(
-    ctx: click.Context, run_a: str, others: tuple[str, ...], common: bool, level: int | None,
-    protocol: str | None, bootstrap: int, fail_if_worse: float | None, output: str,
+    ctx: click.Context, /, run_a: str, others: tuple[str, ...], common: bool, level: int | None,
+    protocol: str | None, fail_if_worse: float | None, significant: bool, output: str, **options: Any,
 ) -> None:  # fmt: skip
     """Compare later runs with the first one: differences, whether they are noise, and where they are.
 
-    All are runs of `score`, or all of `instances`. Differences are B - A with paired bootstrap intervals and
-    p-values. Runs of different ground truth, labels, resolution or area are refused.
+    All are runs of `score`, or all of `instances`. Differences are B - A with intervals and p-values, paired
+    by drives (docs/statistics.md). Runs of different ground truth, labels, resolution or area are refused.
     """
-    from gpu_eval import api, registry
+    from gpu_eval import api
     from gpu_eval.cli import console, show_comparison
 
-    results = [api.compare(run_a, other, common=common, resamples=bootstrap) for other in others]
+    if significant and fail_if_worse is None:
+        raise click.UsageError("--significant belongs to --fail-if-worse X")
+    drawn_no_more(options)
+    results = [api.compare(run_a, other, common=common, **options) for other in others]
     show_comparison.show_comparisons(results, output, level=level, protocol=protocol)
     if fail_if_worse is None:
         return
-    # A run without a score (NaN) is no better either: a gate must not let it through.
-    worse = [result for result in results if not -result.difference(protocol=protocol) <= fail_if_worse]
-    for result in worse:
-        change = result.difference(protocol=protocol)
-        score = registry.TASKS[result.kind].score
-        console.say(
-            f"WORSE: {result.run_b} is {change:+.4f} {score} against {run_a}, allowed -{fail_if_worse}"
+    failed = False
+    for result in results:
+        why = show_comparison.why_it_fails(
+            result, protocol, fail_if_worse, significant=significant, common=common
         )
-    if worse:
+        if why is not None:
+            console.say(why)
+            failed = True
+    if failed:
         ctx.exit(WORSE)
 
 
@@ -286,21 +306,23 @@ def compare(
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for Parquet, CSV, Markdown, HTML.")
 @click.option("--sort", metavar="COLUMN", help="L3, L2, L1, AP or AP50; default: the finest level, or AP.")
 @click.option("--protocol", metavar="NAME", help="One of the runs'; default: idd, of instances autonue.")
+@units_option
 @output_options
 def leaderboard(
     runs: tuple[str, ...], published: bool, out: Path | None, sort: str | None, protocol: str | None,
-    output: str,
+    output: str, **options: Any,
 ) -> None:  # fmt: skip
-    """Rank runs of one split by mIoU, or by AP if all are of instances, with intervals, tiers and provenance.
+    """Rank runs of one split by mIoU, or by AP if all are of instances, with intervals and provenance.
 
-    Runs that the paired bootstrap cannot tell from a tier's best run share its tier. Runs with images
-    missing are listed without a rank.
+    Beside its rank each run has the range of ranks that the data allow it (docs/statistics.md). Runs with
+    images missing are listed without a rank.
     """
     from gpu_eval import api
     from gpu_eval.cli import console, show_comparison
     from gpu_eval.results.leaderboard_files import write_board
 
-    table = api.leaderboard(runs, published=published, sort=sort, protocol=protocol)
+    drawn_no_more(options)
+    table = api.leaderboard(runs, published=published, sort=sort, protocol=protocol, **options)
     written = write_board(out, table) if out else []
     show_comparison.show_board(table, output)
     for path in written:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gpu_eval.cli.fitted import Footnotes
 from gpu_eval.errors import GpuEvalError, SplitProblems
+from gpu_eval.results import interval_words
 from gpu_eval.results.run import ScoredRun
 
 
@@ -23,9 +26,11 @@ def err() -> Console:
 
 
 def out() -> Console:
-    # A pipe has no width of its own; 80 columns would fold the tables.
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return console
+    # A pipe has no width of its own; 80 columns would leave half of the tables out.
+    return Console(highlight=False, width=140)
 
 
 def say(text: str) -> None:
@@ -54,7 +59,16 @@ def show_problems(problems: SplitProblems, limit: int) -> None:
         say(f"... and {len(problems.problems) - limit} more; run.json lists them")
 
 
-def show_incomplete(facts: Mapping[str, Any], void: str) -> None:
+def show_notes(run: ScoredRun) -> None:
+    """What a reader must know before believing the scores of any run: notes, warnings, what is missing."""
+    for note in run.facts["notes"]:
+        say(f"note: {note}")
+    for warning in run.warnings:
+        say(f"warning: {warning}")
+    _show_incomplete(run.facts, run.void_means)
+
+
+def _show_incomplete(facts: Mapping[str, Any], void: str) -> None:
     """Loudly, how many images of the split are not in the scores, or are there as `void` says."""
     if facts["images_failed"] or facts["images_void"]:
         err().print(
@@ -73,9 +87,8 @@ def footer(run: ScoredRun) -> Text:
     fresh = facts["images"] - facts["images_resumed"]
     speed = f", {fresh / seconds:,.0f} images/s" if fresh and seconds else ""
     engine = facts["engine"]["name"]
-    return Text(
-        f"{facts['images_scored']} of {facts['images']} images{speed} on {engine}; report in {run.folder}"
-    )
+    scored = f"{facts['images_scored']} of {facts['images']} images{speed} on {engine}"
+    return Text(f"{scored}; report in {run.folder}\n{interval_words.of_run(run)}")
 
 
 def show_table(table: pa.Table, output: str) -> None:
@@ -127,6 +140,33 @@ def between(low: float | None, high: float | None, sign: str = "") -> str:
         return "-"
     digits = 4 if sign else 3
     return f"[{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
+def interval(
+    low: float | None, high: float | None, reason: str | None, footnotes: Footnotes, sign: str = ""
+) -> str:
+    """The bounds of a score, or the footnote that says why there are none."""
+    return footnotes.mark(reason) if reason else between(low, high, sign)
+
+
+def bounded(row: Mapping[str, Any], name: str, footnotes: Footnotes | None) -> str:
+    """A score with its bounds, or with the footnote that says why there are none; alone without footnotes."""
+    score = "NaN" if math.isnan(row[name]) else f"{row[name]:.4f}"
+    if footnotes is None:
+        return score
+    return f"{score} {interval(row[f'{name}_low'], row[f'{name}_high'], row[f'{name}_reason'], footnotes)}"
+
+
+def with_how(rows: Sequence[dict[str, Any]], how: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Rows for CSV, which has no other place to say how intervals came about."""
+    told = how or {}
+    added = {"interval_method": told.get("method"), "units": told.get("units")}
+    return [{**row, **added} for row in rows]
+
+
+def counted(number: int, what: str) -> str:
+    """ "1 image", "2 images"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def signed(value: float | None) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from gpu_eval import registry
+
 FORMATS = ("table", "json", "csv")
 
 
@@ -29,7 +31,41 @@ def entry_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def run_options(shard_size: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def units_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--units, and the option that it replaced."""
+    command = click.option(
+        "--units",
+        default="drives",
+        show_default=True,
+        metavar="drives|images|CSV",
+        help="What intervals take as independent; a CSV has the columns key and, say, city.",
+    )(command)
+    # Intervals were drawn once; command lines that say how often go on working.
+    return click.option("--bootstrap", type=click.IntRange(0), hidden=True)(command)
+
+
+def interval_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--units and --no-intervals."""
+    command = click.option(
+        "--no-intervals", "intervals", flag_value=False, default=True, type=bool, help="Scores alone."
+    )(command)
+    return units_option(command)
+
+
+def drawn_no_more(options: dict[str, Any]) -> None:
+    """Take --bootstrap out of `options`: 0 means no intervals, any other number nothing any more."""
+    from gpu_eval.cli import console
+
+    asked = options.pop("bootstrap", None)
+    if asked == 0 and "intervals" in options:
+        options["intervals"] = False
+    elif asked is not None:
+        note = "note: --bootstrap has no meaning any more: intervals are computed, not drawn"
+        # `compare` and `leaderboard` have none: there they are the point.
+        console.say(f"{note}; --no-intervals leaves them out" if "intervals" in options else note)
+
+
+def run_options(task: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """What `score` and `instances` share: who counts, what errors do, and how a run meets its folder."""
     options = (
         click.option(
@@ -48,7 +84,11 @@ def run_options(shard_size: int) -> Callable[[Callable[..., Any]], Callable[...,
         click.option("--resume", is_flag=True, help="Finish an interrupted run of the same inputs."),
         click.option("--overwrite", is_flag=True, help="Replace the run in the output folder."),
         click.option(
-            "--shard-size", type=int, default=shard_size, show_default=True, help="Images per committed part."
+            "--shard-size",
+            type=int,
+            default=registry.TASKS[task].shard_size,
+            show_default=True,
+            help="Images per committed part.",
         ),
     )
 

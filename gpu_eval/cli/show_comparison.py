@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from gpu_eval import registry
-from gpu_eval.cli.console import between, out, print_csv, print_json, ratio, show_table, signed, without_nan
-from gpu_eval.cli.words import ComparisonWords
-from gpu_eval.results import leaderboard_files
+from gpu_eval.cli.comparison_words import ComparisonWords
+from gpu_eval.cli.console import (
+    counted,
+    interval,
+    out,
+    print_csv,
+    print_json,
+    ratio,
+    show_table,
+    signed,
+    with_how,
+    without_nan,
+)
+from gpu_eval.cli.fitted import Column, Footnotes, show_fitted
+from gpu_eval.results import interval_words, leaderboard_files
 from gpu_eval.results.compare import Comparison
 
 # Rows of the table of images that moved most.
@@ -28,8 +41,11 @@ def show_comparisons(
     if output == "json":
         print_json(laid if len(laid) > 1 else laid[0])
     elif output == "csv":
-        runs = [{"run_a": facts["run_a"], "run_b": facts["run_b"]} for facts in laid]
-        print_csv([run | row for run, facts in zip(runs, laid, strict=True) for row in facts["scores"]])
+        rows: list[dict[str, Any]] = []
+        for facts in laid:
+            runs = {"run_a": facts["run_a"], "run_b": facts["run_b"]}
+            rows += with_how([runs | row for row in facts["scores"]], facts["intervals"])
+        print_csv(rows)
     else:
         for result, facts in zip(results, laid, strict=True):
             _show_comparison(result, facts)
@@ -42,9 +58,7 @@ def _laid_out(result: Comparison, level: int | None, protocol: str | None) -> di
     level, protocol = level or first.get("level"), protocol or first["protocol"]
     result.difference(level, protocol)  # refuses what the runs do not have
     wanted = {"protocol": protocol, "level": level}
-    names = (
-        "kind", "run_a", "run_b", "image_count", "left_out", "units", "unit_count", "resamples", "confidence",
-    )  # fmt: skip
+    names = ("kind", "run_a", "run_b", "image_count", "left_out", "missing", "intervals")
     return {
         **{name: getattr(result, name) for name in names},
         **{name: value for name, value in wanted.items() if value is not None},
@@ -69,36 +83,83 @@ def _where(table: pa.Table, wanted: Mapping[str, Any], limit: int | None = None)
 
 
 def _show_comparison(result: Comparison, facts: dict[str, Any]) -> None:
-    console = out()
+    console, footnotes = out(), Footnotes()
     console.print(Text(f"A  {result.run_a}\nB  {result.run_b}"))
     words = _words(result, facts.get("level"), facts["protocol"])
     what = result.scores.column_names[1]
     title = f"{words.score}, protocol {facts['protocol']}"
-    console.print(_difference_table(title, what, facts["scores"], result))
+    _show_differences(console, title, what, facts["scores"], result, footnotes)
     classes = [row for row in facts["classes"] if words.measure in (None, row.get("measure"))]
     classes = [row for row in classes if _scores(row) != (None, None)]
     classes.sort(key=lambda row: -abs(row["difference"]) if row["difference"] is not None else 1.0)
     title = f"{words.classes}, largest difference first"
-    console.print(_difference_table(title, "class_name", classes, result))
-    table = Table(
-        title=f"images that moved most, {words.images}",
-        title_justify="left",
-        title_style="bold",
-    )
-    table.add_column("image", overflow="fold")
-    for name in ("A", "B", "B - A"):
-        table.add_column(name, justify="right")
-    for row in facts["images"]:
-        table.add_row(Text(row["key"]), *map(ratio, _scores(row)), signed(row["difference"]))
-    console.print(table)
-    left_out = f", {result.left_out} in one run only left out" if result.left_out else ""
-    drawn = f"; {result.resamples:,} paired resamples of {result.unit_count:,} {result.units}"
-    console.print(Text(f"{result.image_count:,} images compared{left_out}{drawn}"))
-    if len(classes) > 1:
-        chance = (1 - result.confidence) * len(classes)
+    _show_differences(console, title, "class_name", classes, result, footnotes)
+    for note in footnotes:
+        console.print(Text(note))
+    columns = [Column("image", text=True), *(Column(name) for name in ("A", "B", "B - A"))]
+    rows = [
+        [Text(text) for text in (row["key"], *map(ratio, _scores(row)), signed(row["difference"]))]
+        for row in facts["images"]
+    ]
+    show_fitted(console, f"images that moved most, {words.images}", columns, rows)
+    left_out = f", {result.left_out:,} in one run only left out" if result.left_out else ""
+    how = interval_words.of_comparison(result)
+    console.print(Text(f"{counted(result.image_count, 'image')} compared{left_out}; {how}"))
+    smallest = facts["scores"][0]["detectable"]
+    if smallest:
+        console.print(Text(f"a difference of {smallest:.4f} would be found in 80 of 100 such splits"))
+    if any(result.missing):
+        console.print(Text(_incomplete(result, ("A", "B")), style="bold yellow"))
+    given = [row for row in classes if row["p"] is not None]
+    # Equal predictions have p 1 whatever is drawn: they are no test that could go wrong.
+    tests = sum(row["low"] < row["high"] for row in given)
+    if tests > 1:
+        threshold = 1 - result.intervals["confidence"]
         console.print(
-            Text(f"of {len(classes)} classes alike in both, chance alone would mark about {chance:.1f}\n")
+            Text(
+                f"p Holm allows for all {len(given)} p's of classes together and decides what is marked; of "
+                f"the plain p's, about {threshold * tests:.1f} would be below {threshold:.2g} if both runs "
+                "were equally good\n"
+            )
         )
+
+
+def _incomplete(result: Comparison, names: tuple[str, str]) -> str:
+    """How many images of the split each run has no score of, of runs that lack any."""
+    missing = zip(result.missing, names, strict=True)
+    told = ", ".join(f"{count:,} in {name}" for count, name in missing if count)
+    return f"INCOMPLETE: images of the split without a score: {told}"
+
+
+def why_it_fails(
+    result: Comparison, protocol: str | None, allowed: float, *, significant: bool, common: bool
+) -> str | None:
+    """What a gate says of a later run that may not pass; None of one that may.
+
+    Runs that lack images may not without `common`, nor may a run whose difference is not known. With
+    `significant` one that is worse may if the test of "no difference" does not reject; without a p it may
+    not.
+    """
+    if any(result.missing) and not common:
+        told = _incomplete(result, (result.run_a, result.run_b))
+        return f"{told}; --common lets the gate judge by the images that both have"
+    row = result.main_row(protocol)
+    change = row["difference"]
+    score = registry.TASKS[result.kind].score
+    if math.isnan(change):
+        return f"NOT JUDGED: {result.run_b} and {result.run_a} have no difference in {score}: {row['reason']}"
+    if -change <= allowed:
+        return None
+    if significant and row["reason"] is None and row["p"] > 1 - result.intervals["confidence"]:
+        return None
+    told = f"WORSE: {result.run_b} is {change:+.4f} {score} against {result.run_a}"
+    told = f"{told}, allowed {-allowed:g}" if allowed else f"{told}, allowed 0"
+    if not significant:
+        return told
+    if row["reason"] is not None:
+        return f"{told}; no p: {row['reason']}"
+    p = _probability(row["p"])
+    return f"{told}, p {p[0]} {p[1:]}" if p.startswith("<") else f"{told}, p = {p}"
 
 
 def _scores(row: Mapping[str, Any]) -> tuple[float | None, ...]:
@@ -106,27 +167,45 @@ def _scores(row: Mapping[str, Any]) -> tuple[float | None, ...]:
     return tuple(value for name, value in row.items() if name.endswith(("_a", "_b")))
 
 
-def _difference_table(title: str, what: str, rows: Sequence[dict[str, Any]], result: Comparison) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column(what.removesuffix("_name"))
-    for name in ("A", "B", "B - A", f"{result.confidence:.0%} interval", "p"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+def _show_differences(
+    console: Console,
+    title: str,
+    what: str,
+    rows: Sequence[dict[str, Any]],
+    result: Comparison,
+    footnotes: Footnotes,
+) -> None:
+    confidence = result.intervals["confidence"]
+    corrected = any("p_holm" in row for row in rows)
+    columns = [
+        Column(what.removesuffix("_name"), text=True),
+        *(Column(name, spare=1) for name in ("A", "B")),
+        Column("B - A"),
+        Column(f"{confidence:.0%} interval"),
+        # The corrected p decides what is marked.
+        *((Column("p", spare=2), Column("p Holm")) if corrected else (Column("p"),)),
+        Column("", text=True),
+    ]
+    shown = []
     for row in rows:
-        verdict = Text()
-        if row["low"] is not None and row["low"] > 0:
-            verdict = Text("B better", style="green")
-        elif row["high"] is not None and row["high"] < 0:
-            verdict = Text("B worse", style="red")
-        table.add_row(
-            Text(row[what].upper() if what == "measure" else str(row[what])),
+        p = row["p_holm"] if corrected else row["p"]
+        marked = Text()
+        if p is not None and p <= 1 - confidence:
+            better = row["difference"] > 0
+            marked = Text("B better", style="green") if better else Text("B worse", style="red")
+        cells = (
+            row[what].upper() if what == "measure" else str(row[what]),
             *map(ratio, _scores(row)),
             signed(row["difference"]),
-            Text(between(row["low"], row["high"], "+")),
-            "-" if row["p"] is None else f"{row['p']:.3f}",
-            verdict,
+            interval(row["low"], row["high"], row["reason"], footnotes, "+"),
+            *(_probability(row[name]) for name in ("p", "p_holm") if name in row),
         )
-    return table
+        shown.append([*map(Text, cells), marked])
+    show_fitted(console, title, columns, shown)
+
+
+def _probability(p: float | None) -> str:
+    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def show_board(table: pa.Table, output: str) -> None:
@@ -134,14 +213,27 @@ def show_board(table: pa.Table, output: str) -> None:
         show_table(table, output)
         return
     head, rows = leaderboard_files.lay_out(table, short=True)
-    shown = Table(title="leaderboard", title_justify="left", title_style="bold")
-    for name in head:
-        left = name in leaderboard_files.TEXTS
-        shown.add_column(name, justify="left" if left else "right", overflow="fold")
+    sorted_by = leaderboard_files.sorted_title(table)
+    spare = {"fingerprints": 4, "provenance": 3, "images": 1}
+    columns = [
+        Column(
+            name,
+            text=name in leaderboard_files.TEXTS,
+            # Of the scores the one that the board is sorted by stays.
+            spare=spare.get(name, 0 if name in ("rank", "range", "method", sorted_by) else 2),
+        )
+        for name in head
+    ]
+    footnotes = Footnotes()
+    shown = []
     for row in rows:
-        cells = (Text(c.text + (f"\n{c.small}" if c.small else "")) for c in row.cells)
-        shown.add_row(*cells, style=None if row.kind == "ranked" else "dim")
+        below = [cell.small or (footnotes.mark(cell.reason) if cell.reason else "") for cell in row.cells]
+        lines = (
+            "\n".join(filter(None, pair)) for pair in zip([c.text for c in row.cells], below, strict=True)
+        )
+        shown.append([Text(line) for line in lines])
     console = out()
-    console.print(shown)
-    for note in leaderboard_files.notes(table):
+    styles = [None if row.kind == "ranked" else "dim" for row in rows]
+    show_fitted(console, "leaderboard", columns, shown, styles=styles)
+    for note in (*footnotes, *leaderboard_files.notes(table)):
         console.print(Text(note))

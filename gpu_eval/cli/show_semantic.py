@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
+from gpu_eval.cli.comparison_words import ComparisonWords
 from gpu_eval.cli.console import (
-    between,
+    bounded,
     footer,
+    interval,
     out,
     print_csv,
     print_json,
     ratio,
     say,
-    show_incomplete,
+    show_notes,
+    with_how,
     without_nan,
 )
-from gpu_eval.cli.words import ComparisonWords
+from gpu_eval.cli.fitted import Column, Footnotes, fits, show_fitted
 from gpu_eval.metrics.semantic import PROTOCOLS
 from gpu_eval.results.semantic_run import Run
 
@@ -33,10 +37,6 @@ def comparison_words(level: int | None, protocol: str) -> ComparisonWords:  # no
 def notes(run: Run) -> None:
     """What a reader of the scores must know before believing them."""
     facts = run.facts
-    for note in facts["notes"]:
-        say(f"note: {note}")
-    for warning in facts["warnings"]:
-        say(f"warning: {warning}")
     if facts["warning_count"] > len(facts["warnings"]):
         say(f"warning: {facts['warning_count']} images have warnings; see the column `warning` of images")
     for side in ("gt", "pred"):
@@ -46,7 +46,7 @@ def notes(run: Run) -> None:
             )
     if facts["decoders"]["pillow"]:
         say(f"note: {facts['decoders']['pillow']} images took the slow way, Pillow (16-bit, interlaced, ...)")
-    show_incomplete(facts, "counted as predicted void")
+    show_notes(run)
 
 
 def show(run: Run, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
@@ -61,60 +61,72 @@ def show(run: Run, output: str, *, level: int | None = None, protocol: str | Non
         if row["level"] == number and protocol in (None, row["protocol"])
     ]
     if output == "json":
-        print_json({"run": str(run.folder), "levels": without_nan(levels), "classes": without_nan(classes)})
+        rows = {"levels": without_nan(levels), "classes": without_nan(classes)}
+        print_json({"run": str(run.folder), "intervals": run.intervals, **rows})
         return
     if output == "csv":
-        print_csv(levels if level is None else classes)
+        print_csv(with_how(levels if level is None else classes, run.intervals))
         return
-    console = out()
-    console.print(_headline(run, levels))
-    console.print(_class_table(run, number, classes))
+    console, footnotes = out(), Footnotes()
+    _show_headline(console, run, levels, footnotes)
+    _show_classes(console, run, number, classes, footnotes)
+    for note in footnotes:
+        console.print(Text(note))
     console.print(footer(run))
 
 
-def _headline(run: Run, levels: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="mIoU", title_justify="left", title_style="bold")
-    table.add_column("protocol")
-    for level in run.labels.levels:
-        table.add_column(f"level {level.number} ({len(level.names)} classes)", justify="right")
-    table.add_column("rules", overflow="fold")
+def _show_headline(
+    console: Console, run: Run, levels: Sequence[dict[str, Any]], footnotes: Footnotes
+) -> None:
+    columns = [Column("protocol", text=True)]
+    columns += [Column(f"level {v.number} ({len(v.names)} classes)") for v in run.labels.levels]
+    marked = footnotes if run.intervals else None
+    rows = []
     for protocol in dict.fromkeys(row["protocol"] for row in levels):
         of_level = {row["level"]: row for row in levels if row["protocol"] == protocol}
-        table.add_row(
-            protocol, *(_mean(of_level[v.number]) for v in run.labels.levels), Text(PROTOCOLS[protocol])
-        )
-    return table
+        means = (_mean(of_level[v.number], marked) for v in run.labels.levels)
+        rows.append([Text(protocol), *map(Text, means)])
+    if not fits(columns, rows, console.width):
+        # Bounds and counts go below.
+        columns = [replace(column, name=column.name.replace(" (", "\n(")) for column in columns]
+        rows = [[Text(cell.plain.replace(" ", "\n", 1)) for cell in row] for row in rows]
+    show_fitted(console, "mIoU", columns, rows)
+    for protocol in dict.fromkeys(row["protocol"] for row in levels):
+        console.print(Text(f"{protocol}: {PROTOCOLS[protocol]}"))
 
 
-def _mean(row: dict[str, Any]) -> str:
-    if math.isnan(row["miou"]):
-        return f"NaN ({row['classes'] - row['classes_in_mean']} absent)"
+def _mean(row: dict[str, Any], footnotes: Footnotes | None) -> str:
     absent = row["classes"] - row["classes_in_mean"]
-    between = "" if math.isnan(row["miou_low"]) else f" [{row['miou_low']:.3f}, {row['miou_high']:.3f}]"
-    return f"{row['miou']:.4f}{between}" + (f"\n({row['classes_in_mean']} present)" if absent else "")
+    if not absent:
+        return bounded(row, "miou", footnotes)
+    said = f"{absent} absent" if math.isnan(row["miou"]) else f"{row['classes_in_mean']} present"
+    return f"{bounded(row, 'miou', footnotes)}\n({said})"
 
 
-def _class_table(run: Run, level: int, rows: Sequence[dict[str, Any]]) -> Table:
+def _show_classes(
+    console: Console, run: Run, level: int, rows: Sequence[dict[str, Any]], footnotes: Footnotes
+) -> None:
     protocols = list(dict.fromkeys(row["protocol"] for row in rows))
-    table = Table(title=f"classes of level {level}", title_justify="left", title_style="bold")
-    table.add_column("class")
-    for protocol in protocols:
-        table.add_column(f"IoU {protocol}", justify="right")
-    drawn = run.facts["intervals"]
-    if drawn:
-        table.add_column(f"{drawn['confidence']:.0%} interval", justify="right")
-    for name in ("precision", "recall", "TP px", "FP px", "FN px"):
-        table.add_column(name, justify="right")
-    names = run.labels.level(level).names
-    for i, name in enumerate(names):
+    told = run.intervals
+    columns = [
+        Column("class", text=True),
+        *(Column(f"IoU {protocol}") for protocol in protocols),
+        *([Column(f"{told['confidence']:.0%} interval")] if told else []),
+        *(Column(name, spare=1) for name in ("precision", "recall")),
+        *(Column(name, spare=2) for name in ("TP px", "FP px", "FN px")),
+    ]
+    shown = []
+    for i, name in enumerate(run.labels.level(level).names):
         of_class = {row["protocol"]: row for row in rows if row["class_id"] == i}
         first = of_class[protocols[0]]
-        table.add_row(
-            Text(name),
+        bounds = (first["iou_low"], first["iou_high"], first["iou_reason"])
+        cells = [
+            name,
             *(ratio(of_class[protocol]["iou"]) for protocol in protocols),
-            *([between(first["iou_low"], first["iou_high"])] if drawn else []),
+            *([interval(*bounds, footnotes)] if told else []),
             ratio(first["precision"]),
             ratio(first["recall"]),
             *(f"{first[count]:,}" for count in ("tp", "fp", "fn")),
-        )
-    return table
+        ]
+        shown.append([Text(cell) for cell in cells])
+    show_fitted(console, f"classes of level {level}", columns, shown)

@@ -77,7 +77,6 @@ class TestCommand:
             (["show", "{run}", "--level", "3"], "a run of instances has no levels"),
             (["show", "{run}", "--protocol", "idd"], "expected autonue or cityscapes"),
             (["compare", "{run}", "{run}", "--level", "3"], "runs of instances have no levels"),
-            (["report", "{run}"], "not a run of the semantic task"),
             (["leaderboard", "{run}", "--sort", "L3"], "expected AP, AP50"),
             (["query", "{run}", "SELECT miou FROM levels"], "levels"),
         ],
@@ -90,13 +89,24 @@ class TestCommand:
         assert words in result.stderr
         assert result.stdout == ""
 
+    def test_page_shows_scores_classes_and_where_they_come_from(
+        self, run: InstanceRun, tmp_path: Path
+    ) -> None:
+        told = gpu_eval_command("report", run.folder, "-o", tmp_path / "page.html")
+        assert told.stdout.split() == [str(tmp_path / "page.html")]
+        page = (tmp_path / "page.html").read_text()
+        assert page == run.page()
+        for protocol in PROTOCOLS:
+            assert f"{run.ap(protocol):.4f}" in page
+        for words in (run.facts["gts"], run.facts["preds"], "autorickshaw"):
+            assert words in page
+
     def test_maps_and_instances_are_not_taken_for_each_other(
         self, split: TinySplit, run: InstanceRun, tmp_path: Path
     ) -> None:
-        semantic = score(split, tmp_path / "semantic", bootstrap=0)
-        for one in (run, run.folder):
-            with pytest.raises(errors.WrongKind, match="not a run of the semantic task"):
-                api.write_html(one)
+        semantic = score(split, tmp_path / "semantic", intervals=False)
+        with pytest.raises(errors.WrongKind, match="not a run of the semantic task"):
+            api.open_run(run.folder, "semantic")
         with pytest.raises(errors.WrongKind, match="instance task"):
             InstanceRun(semantic.folder)
         inputs = run.facts["gts"], run.facts["preds"]
