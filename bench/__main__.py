@@ -1,11 +1,12 @@
-"""`python -m bench cpu | gpu | host | instances | cluster | scaling | memory | startup | report`."""
+"""`python -m bench cpu | gpu | host | instances | cluster | scaling | memory | startup | report |
+statistics`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from bench import cluster, commands, cpu, gpu, host, instances, report, scaling
+from bench import cluster, commands, cpu, gpu, host, instances, report, scaling, statistics
 
 
 def main() -> int:
@@ -72,11 +73,17 @@ def main() -> int:
     command.add_argument("--out", type=Path, default=None)
     command.set_defaults(run=lambda a: commands.startup(runs=a.runs, out=a.out))
 
-    command = subparsers.add_parser("report", help="bootstrap, compare and leaderboard of large run folders")
+    command = subparsers.add_parser("report", help="intervals, compare and leaderboard of large run folders")
     command.add_argument("--images", type=int, nargs="+", default=[4038, 100_000])
     command.add_argument("--repeat", type=int, default=3)
     command.add_argument("--out", type=Path, default=Path("bench/results/report.json"))
     command.set_defaults(run=lambda a: report.run(sizes=a.images, repeat=a.repeat, out=a.out))
+
+    command = subparsers.add_parser("statistics", help="coverage of intervals, false alarms, rank ranges")
+    command.add_argument("--repetitions", type=int, default=2000)
+    command.add_argument("--out", type=Path, default=Path("bench/results/statistics.json"))
+    command.add_argument("--only", nargs="+", choices=statistics.GROUPS, default=[], help="keep other rows")
+    command.set_defaults(run=lambda a: statistics.run(repetitions=a.repetitions, only=a.only, out=a.out))
 
     arguments = parser.parse_args()
     return int(arguments.run(arguments))

@@ -55,7 +55,7 @@ class _Contestant:
         self._paths = (gts, preds)
         self._options = {
             "out": out, "shard_size": shard_size, "threads": threads, "client": client, "overwrite": True,
-            "bootstrap": 0, "engine": "cpu",
+            "intervals": False, "engine": "cpu",
         }  # fmt: skip
         self._total: Any = None
 
