@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -159,6 +160,9 @@ class TestPoison:
         dask.start_workers(2)
         work = IsolatingToy(tmp_path, deadly=frozenset({7, 9}))
         with connect(scheduler_file=dask.scheduler_file) as client:
+            # A worker that dies before its nanny has started takes the whole command with it.
+            client.wait_for_workers(2, timeout=60)
+            time.sleep(1)
             dones = list(loop.run(cut(25, 5), DaskExecutor(client), work))
         assert {done.shard.number: done.shard.fatal for done in dones} == {
             **dict.fromkeys(range(5), ()),
