@@ -194,7 +194,7 @@ class ScoredRun(ABC):
         images = self.image_counts()
         return self.totals(images, run_units.units_of(images))
 
-    @property
+    @cached_property
     def intervals(self) -> Mapping[str, Any] | None:
         """How the intervals came about (method, units, confidence, remark); None: they were not asked for."""
         if self._is_old:
