@@ -59,7 +59,8 @@ class RunOptions(TypedDict, total=False):
     interrupted run of the same inputs, `overwrite` replaces the run in `out`. `shard_size` images make a
     committed part (512 label maps, 128 images of instances). `units` are what intervals leave out in turn:
     "drives" (the default), "images", a CSV file with the columns key and, say, city, or a mapping from each
-    image's key to its unit, a string or an integer; `intervals=False` leaves intervals away. `entry` may hold
+    image's key to its unit, a string or an integer; `intervals=False` leaves intervals away. `as_is` scores
+    what certainly is not what was meant, too. `entry` may hold
     the team, method and link of the run's row on a leaderboard (`tag` sets them later). `client` is a
     `distributed.Client`: its workers score, and must see the inputs and `out` by the same names. `progress`
     is called as the run goes on.
@@ -73,6 +74,7 @@ class RunOptions(TypedDict, total=False):
     shard_size: int | None
     units: Wanted
     intervals: bool
+    as_is: bool
     entry: Mapping[str, str | None] | None
     client: Client | None
     progress: Callable[[Progress], None] | None

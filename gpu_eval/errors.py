@@ -19,6 +19,7 @@
         ImageTooLarge          a header that asks for more pixels than MAX_PIXELS
         LabelOutOfRange        most pixels are neither a class nor void
         FatalImage             an image that kills the process that scores it
+        Doubtful               inputs that can be scored, but are certainly not what was meant
         SplitProblems          all of the above found in one pass, as a table
       ReportError              a run folder that cannot be used as asked (exit code 2)
         RunExists              the output folder holds another run
@@ -153,6 +154,10 @@ class LabelOutOfRange(InputError):
 
 
 class FatalImage(InputError):
+    pass
+
+
+class Doubtful(InputError):
     pass
 
 

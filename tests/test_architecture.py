@@ -50,6 +50,7 @@ IMPORTS: dict[str, set[str]] = {
         "version",
     },
     "c_functions": set(),
+    "doctor": {"engines", "errors", "inputs"},
     "engines": {"c_functions", "errors", "inputs", "labels", "registry"},
     "errors": set(),
     "inputs": {"c_functions", "errors", "labels"},
@@ -61,6 +62,7 @@ IMPORTS: dict[str, set[str]] = {
     "results": {"errors", "labels", "metrics", "page", "registry", "run_folder", "storage"},
     "run_folder": {"errors", "inputs", "labels", "metrics", "registry", "storage"},
     "runs": {
+        "doctor",
         "engines",
         "errors",
         "inputs",
@@ -76,6 +78,7 @@ IMPORTS: dict[str, set[str]] = {
     "storage": {"errors"},
     "synthetic": set(),
     "tasks": {
+        "doctor",
         "engines",
         "errors",
         "inputs",

@@ -81,6 +81,7 @@ def run_options(task: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             show_default=True,
             help="Images that cannot be scored: fail at the end, leave out, or count as nothing predicted.",
         ),
+        click.option("--as-is", is_flag=True, help="Score even what looks certainly like a mix-up."),
         click.option("--resume", is_flag=True, help="Finish an interrupted run of the same inputs."),
         click.option("--overwrite", is_flag=True, help="Replace the run in the output folder."),
         click.option(

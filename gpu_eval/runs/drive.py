@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gpu_eval import registry
+from gpu_eval.doctor.doubt import refuse_certain
 from gpu_eval.errors import GpuEvalError, MissingPrediction, OptionError, SplitProblems
 from gpu_eval.results import units as run_units
 from gpu_eval.run_folder import folder as run_folder
@@ -62,6 +63,7 @@ class Options:
     shard_size: int | None = None
     units: run_units.Wanted = run_units.DEFAULT
     intervals: bool = True
+    as_is: bool = False
     entry: Mapping[str, str | None] | None = None
     client: Client | None = None
     progress: Callable[[Progress], None] | None = None
@@ -97,8 +99,13 @@ def drive(task: Task[Any, Any], gts: str, preds: str, folder: Place, options: Op
         listing = task.list_split(gts, preds, workers.open)
         _stop_early(task, listing, options.on_error)
         run_units.check_units(options.units, listing.manifest["key"].to_pylist())
+        pred_files = preds if listing.preds_are_files else None
+        with workers.sight(gts, pred_files) as sight:
+            doubts = task.examine(listing, sight)
+        if not options.as_is:
+            refuse_certain(doubts)
         fingerprint = parts.fingerprint(listing.manifest, decides)
-        context = workers.context(folder, fingerprint, gts, preds if listing.preds_are_files else None)
+        context = workers.context(folder, fingerprint, gts, pred_files)
         facts: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "kind": task.word,
@@ -114,6 +121,7 @@ def drive(task: Task[Any, Any], gts: str, preds: str, folder: Place, options: Op
             "entry": run_folder.make_entry(options.entry or {}),
             "labels": task.labels(),
             "notes": list(listing.notes),
+            "doubts": [doubt.facts() for doubt in doubts],
         }
         previous = run_folder.begin(folder, facts, resume=options.resume, overwrite=options.overwrite)
         if previous.get("complete") and options.on_error == "stop":

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gpu_eval.doctor.doubt import Sight
 from gpu_eval.engines.choose import ENGINES, make_engine
 from gpu_eval.errors import ClusterError, OptionError
 from gpu_eval.inputs.sources import Source, open_source
@@ -39,6 +40,9 @@ class Workers(Protocol):
     def open(self, location: Location) -> Source:
         """The source at a location, closed with the workers. Raises UnreadableSource as `open_source`."""
 
+    def sight(self, gts: Location, preds: Location | None) -> AbstractContextManager[Sight]:
+        """What the doctor may look with: these sources, which are open, and an engine of this process."""
+
     def context(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> RunContext:
         """Where all of them read and write."""
 
@@ -64,7 +68,8 @@ def make_workers(engine: str, threads: int | None, client: Client | None) -> Wor
 class _Sources:
     """The part that both share: sources are opened for listing and closed at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None) -> None:
+        self._threads = threads
         self._stack = ExitStack()
         self._sources: dict[str, Source] = {}
 
@@ -79,12 +84,21 @@ class _Sources:
         self._sources[str(location)] = source
         return source
 
+    @contextmanager
+    def sight(self, gts: Location, preds: Location | None) -> Iterator[Sight]:
+        # The CPU engine, whoever scores: a few images are no work for a device, nor for a cluster.
+        engine, _ = make_engine("cpu", self._threads)
+        try:
+            yield Sight(self._sources[str(gts)], self._sources[str(gts if preds is None else preds)], engine)
+        finally:
+            engine.close()
+
 
 class ThisProcess(_Sources):
     """One engine in this process, which also lists the sources."""
 
     def __init__(self, engine: str, threads: int | None) -> None:
-        super().__init__()
+        super().__init__(threads)
         self._asked = (engine, threads)
         self._engine, self._why = make_engine(engine, threads)
         self._stack.callback(self._engine.close)
@@ -119,10 +133,9 @@ class Cluster(_Sources):
     def __init__(self, engine: str, threads: int | None, client: Client) -> None:
         from gpu_eval.scheduling import dask_executor as cluster
 
-        super().__init__()
-        self._engine, self._client = engine, client
         # A worker scores one shard per thread of its own; more threads in each engine are the user's word.
-        self._threads = threads or 1
+        super().__init__(threads or 1)
+        self._engine, self._client = engine, client
         cluster.wait_for_workers(client, PATIENCE)
         cluster.check_versions(client)
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 
+from gpu_eval.doctor.doubt import Doubt, Sight
 from gpu_eval.engines.engine import Job
 from gpu_eval.errors import FatalImage, InputError, UnreadableSource
 from gpu_eval.inputs.source import Source
@@ -64,6 +65,10 @@ class Task(ABC, Generic[Image, Result]):
     @abstractmethod
     def list_split(self, gts: str, preds: str, open_source: Callable[[str], Source]) -> Listing:
         """What lies at these places, paired. Raises InputError where nothing can be scored."""
+
+    def examine(self, listing: Listing, sight: Sight) -> Sequence[Doubt]:  # noqa: ARG002
+        """What looks like a mix-up in a few images of the split, looked at before it is scored."""
+        return ()
 
     @abstractmethod
     def decides(self) -> Mapping[str, Any]:

@@ -1,0 +1,1 @@
+"""What makes a split look like a mix-up, and what would mend it."""

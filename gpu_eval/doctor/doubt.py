@@ -1,0 +1,64 @@
+"""What the doctor says, and what it may look with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from gpu_eval.engines.engine import Engine, Image, Job, Result
+from gpu_eval.errors import Doubtful
+from gpu_eval.inputs.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something that looks like a mix-up, not like a bad model.
+
+    `kind` is what it is about ("encoding", "size", "classes", "instances", ...), `message` what it looks
+    like, `evidence` the figures that say so, `fix` the option or the command that mends it. What is `certain`
+    is refused unless the user says to score it as it is.
+
+    `mend` says the same as `fix` to programs: keyword arguments of `score` ("pred_encoding": "train"), or
+    "pred_region": "top,left,height,width", the part of each prediction that shows what its gt shows.
+    """
+
+    kind: str
+    message: str
+    evidence: str
+    fix: str
+    certain: bool = False
+    mend: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.evidence}); {self.fix}"
+
+    def facts(self) -> dict[str, Any]:
+        """As run.json has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the doctor may look with: the open sources, and an engine that counts what is asked."""
+
+    gts: Source
+    preds: Source
+    engine: Engine
+
+    def count(self, job: Job[Image, Result], images: Sequence[Image]) -> list[Result]:
+        """One result per image."""
+        return self.engine.count(job, images, self.gts, self.preds)
+
+
+def refuse_certain(doubts: Iterable[Doubt]) -> None:
+    """Raise Doubtful for doubts that are certain."""
+    certain = [doubt for doubt in doubts if doubt.certain]
+    if not certain:
+        return
+    first, *others = certain
+    raise Doubtful(
+        first.message,
+        found="; ".join([first.evidence, *map(str, others)]),
+        fix=f"{first.fix}; or --as-is scores on as it is",
+    )
