@@ -50,7 +50,7 @@ IMPORTS: dict[str, set[str]] = {
         "version",
     },
     "c_functions": set(),
-    "doctor": {"engines", "errors", "inputs"},
+    "doctor": {"engines", "errors", "inputs", "labels"},
     "engines": {"c_functions", "errors", "inputs", "labels", "registry"},
     "errors": set(),
     "inputs": {"c_functions", "errors", "labels"},
@@ -59,7 +59,7 @@ IMPORTS: dict[str, set[str]] = {
     "metrics": {"errors", "labels"},
     "page": {"errors", "labels", "metrics", "results"},
     "registry": set(),
-    "results": {"errors", "labels", "metrics", "page", "registry", "run_folder", "storage"},
+    "results": {"doctor", "errors", "labels", "metrics", "page", "registry", "run_folder", "storage"},
     "run_folder": {"errors", "inputs", "labels", "metrics", "registry", "storage"},
     "runs": {
         "doctor",

@@ -61,9 +61,8 @@ def show_problems(problems: SplitProblems, limit: int) -> None:
 
 def show_notes(run: ScoredRun) -> None:
     """What a reader must know before believing the scores of any run: doubts, notes, what is missing."""
-    for doubt in run.facts.get("doubts", ()):
-        text = "{message} ({evidence}); {fix}".format(**doubt)
-        err().print(Text(f"DOUBT: {text}", style="bold yellow"))
+    for doubt in run.doubts:
+        err().print(Text(f"DOUBT: {doubt}", style="bold yellow"))
     for note in run.facts["notes"]:
         say(f"note: {note}")
     for warning in run.warnings:

@@ -214,13 +214,17 @@ def show_board(table: pa.Table, output: str) -> None:
         return
     head, rows = leaderboard_files.lay_out(table, short=True)
     sorted_by = leaderboard_files.sorted_title(table)
-    spare = {"fingerprints": 4, "provenance": 3, "images": 1}
+    spare = {"fingerprints": 4, "provenance": 3, "images": 1, "sizes": 1}
+    if all(row["classes_in_mean"] == row["classes"] for row in table.to_pylist()):
+        spare["classes"] = 4  # a mean over all classes needs no mark
+    else:
+        spare["classes"] = 0
     columns = [
         Column(
             name,
             text=name in leaderboard_files.TEXTS,
             # Of the scores the one that the board is sorted by stays.
-            spare=spare.get(name, 0 if name in ("rank", "range", "method", sorted_by) else 2),
+            spare=spare.get(name, 0 if name in ("rank", "range", "method", "doubts", sorted_by) else 2),
         )
         for name in head
     ]
