@@ -68,11 +68,11 @@ def rows(seeds: int) -> list[tuple[str, Row]]:
     """Every kind, with the group it belongs to: what must be named, and what must not be doubted."""
     done = []
     for mix_up in mix_ups.ENCODINGS:
-        named = partial(_is_named, mix_up.names)
+        named = partial(is_named, mix_up.names)
         done.append(("mix-up", _row(mix_up.title, mix_up.split, named, seeds)))
     for kind in mix_ups.SIZES:
         make = partial(mix_ups.of_other_size, kind)
-        done.append(("mix-up", _row(f"{kind} maps", make, partial(_has_kind, kind), seeds)))
+        done.append(("mix-up", _row(f"{kind} maps", make, partial(has_kind, kind), seeds)))
     for labels in ("idd", "cityscapes", "idd-lite"):
         for kind in mix_ups.HONEST:
             make = partial(mix_ups.honest, kind, labels)
@@ -81,13 +81,16 @@ def rows(seeds: int) -> list[tuple[str, Row]]:
     return done
 
 
-def _is_named(names: Sequence[str], doubts: Sequence[Doubt]) -> bool:
+def is_named(names: Sequence[str], doubts: Sequence[Doubt]) -> bool:
+    """Whether the encoding that was written is named, as what it looks like or as what to give."""
     return any(
-        doubt.kind == "encoding" and any(f"`{name}`" in doubt.message for name in names) for doubt in doubts
+        doubt.kind == "encoding" and any(f"`{n}`" in doubt.message or n in doubt.mend.values() for n in names)
+        for doubt in doubts
     )
 
 
-def _has_kind(kind: str, doubts: Sequence[Doubt]) -> bool:
+def has_kind(kind: str, doubts: Sequence[Doubt]) -> bool:
+    """Whether sizes are doubted, for this reason."""
     return any(doubt.kind == "size" and kind in doubt.message for doubt in doubts)
 
 

@@ -33,6 +33,8 @@
       ClusterError             a Dask cluster failed
       Interrupted              Ctrl-C: what is done is kept (exit code 130)
 
+DoubtWarning is what a meter warns of; it is no error.
+
 Each error names the file, what was found, what was expected and what to do, as far as they apply.
 """
 
@@ -159,6 +161,10 @@ class FatalImage(InputError):
 
 class Doubtful(InputError):
     pass
+
+
+class DoubtWarning(UserWarning):
+    """What a meter was given looks like a mix-up of ids."""
 
 
 class SplitProblems(InputError):

@@ -55,7 +55,7 @@ IMPORTS: dict[str, set[str]] = {
     "errors": set(),
     "inputs": {"c_functions", "errors", "labels"},
     "labels": {"errors"},
-    "meter": {"engines", "errors", "labels", "metrics"},
+    "meter": {"doctor", "engines", "errors", "labels", "metrics"},
     "metrics": {"errors", "labels"},
     "page": {"errors", "labels", "metrics", "results"},
     "registry": set(),

@@ -24,6 +24,10 @@ CERTAIN_WEIGHT, CERTAIN_GAIN, CERTAIN_RATIO = 0.35, 0.25, 0.5
 SHOWN_BY = 5
 # Where the reading in use leaves so many pixels outside, and the other one almost none, less will do.
 STRANGE, KNOWN = 0.01, 0.002
+# What every split of streets has much of, if it is not misread.
+STREETS, NO_ROAD, ROAD = "road", 0.002, 0.1
+# A value of a smaller share of gt is not counted as seen.
+SPECK = 0.0005
 STRANGE_WEIGHT, STRANGE_GAIN = 0.05, 0.03
 # How much of a side a reading must know to be proposed for its values alone.
 MOSTLY = 0.9
@@ -139,29 +143,45 @@ class _Judge:
     def _alike(self) -> _Judged | None:
         """A reading of both sides that their agreement cannot tell from the one in use, but gt's values can.
 
-        The values in use leave some of gt without a class; the others explain all of it, and of all readings
-        that do, the one of which the split uses the largest part.
+        As read, some values of gt are no classes, or no street has a road; under the other reading all are,
+        and there is one. Of such readings, that of which the split uses the largest part, if it is a larger
+        part than that of the one in use.
         """
-        best: tuple[float, _Judged] | None = None
         now = self.used
-        seen = set(self.gt_values[self.joint.sum(axis=1) >= 0.0005 * self.joint.sum()].tolist()) - {255}
+        roadless = self._road(self.gts[0]) < NO_ROAD and now.found.present >= SHOWN_BY
+        if now.strange < STRANGE and not roadless:
+            return None
+        best: tuple[float, _Judged] | None = None
         by_name = {pred.name: pred for pred in self.preds}
-        for gt in self.gts:
+        for gt in self.gts[1:]:
             pred = by_name.get(gt.name)
             if gt.level is not self.finest or pred is None:
                 continue
-            judged = now if gt is self.gts[0] and pred is self.preds[0] else self._judged(gt, pred)
-            have = set(np.flatnonzero(gt.table[:255] < gt.n_classes).tolist())
-            use = len(seen & have) / len(seen | have) if seen else 0.0
-            use /= TWICE if gt.name.endswith(("+1", "-1")) else 1.0
-            if best is None or use > best[0]:
-                best = (use, judged)
-        if best is None:
-            return None
-        other = best[1]
-        explains = now.strange >= STRANGE and other.strange <= KNOWN
-        keeps = other.found.kappa >= 0.85 * now.found.kappa and other.found.weight >= LIKELY_WEIGHT
-        return other if explains and keeps and other.found.classes >= 2 else None
+            other = self._judged(gt, pred)
+            keeps = other.found.kappa >= 0.85 * now.found.kappa and other.found.weight >= LIKELY_WEIGHT
+            part = self._part_used(gt)
+            if other.strange > KNOWN or not keeps or part <= self._part_used(self.gts[0]):
+                continue
+            if now.strange < STRANGE and self._road(gt) < ROAD:
+                continue
+            part /= TWICE if gt.name.endswith(("+1", "-1")) else 1.0
+            if best is None or part > best[0]:
+                best = (part, other)
+        return None if best is None else best[1]
+
+    def _road(self, gt: Reading) -> float:
+        """The share of gt that is road; nan where the label space has no such class."""
+        if STREETS not in self.space.names:
+            return float("nan")
+        road = gt.table[self.gt_values] == self.space.names.index(STREETS)
+        return float(self.joint[road].sum() / self.joint.sum())
+
+    def _part_used(self, gt: Reading) -> float:
+        """Of the values that a reading has for classes or that gt has, the share that both have."""
+        shares = self.joint.sum(axis=1) / self.joint.sum()
+        seen = set(self.gt_values[shares >= SPECK].tolist()) - {255}
+        have = set(np.flatnonzero(gt.table[:255] < gt.n_classes).tolist())
+        return len(seen & have) / max(1, len(seen | have))
 
     def _used_at(self, level: Level) -> _Judged:
         return self.used if level is self.finest else self._judged(self.gts[0], self.preds[0], level)

@@ -77,7 +77,10 @@ def _all(space: LabelSpace, used: str) -> Iterator[Reading]:
         names = [space.default_encoding, *(name for name in names if name != space.default_encoding)]
     for name in names:
         yield Reading(name, finest, extended(space.encodings[name].table), name)
+    coarser = [f"level{level.number}" for level in space.levels[1:]]  # read at their own level, below
     for name, encoding in space.ambiguous.items():
+        if name in coarser:
+            continue
         yield Reading(name, finest, extended(encoding.table), None)
     for level in space.levels[1:]:
         n = len(level.names)

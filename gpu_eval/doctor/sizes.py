@@ -121,9 +121,8 @@ def _doubt(
             f"cut out rows {top} to {top + rows} and columns {left} to {left + columns} before saving, as "
             "`gpu-eval check PREDS --gts GTS --fix OUT` does"
         )
-    told = (
-        f"the predictions ({pred_width}x{pred_height}) of ground truth of {width}x{height} are {picture.name}"
-    )
+    who = "the predictions" if of[0] == of[1] else f"{of[0]} of {of[1]} predictions that were looked at"
+    told = f"{who} ({pred_width}x{pred_height} for {width}x{height}) are {picture.name}"
     padding = [
         f"{count} {what} of padding"
         for count, what in ((pred_height - rows, "rows"), (pred_width - columns, "columns"))
@@ -133,7 +132,8 @@ def _doubt(
         told += f": {' and '.join(padding)}"
     mostly = 2 * of[0] > of[1]
     certain = mostly and then - now >= CERTAIN and (1 - then) <= CERTAIN_RATIO * (1 - now)
-    evidence = f"read so, {then:.3f} of the pixels agree; resized as they are, {now:.3f}"
+    read = "without it" if mend else "read so"
+    evidence = f"{read}, {then:.3f} of the pixels agree; resized as they are, {now:.3f}"
     return Doubt("size", told, evidence, fix, certain, mend)
 
 
