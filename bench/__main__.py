@@ -87,8 +87,9 @@ def main() -> int:
 
     command = subparsers.add_parser("doctor", help="mix-ups that must be named, bad models that must not be")
     command.add_argument("--seeds", type=int, default=60)
+    command.add_argument("--first", type=int, default=0, help="the first of them")
     command.add_argument("--out", type=Path, default=Path("bench/results/doctor.json"))
-    command.set_defaults(run=lambda a: doctor.run(seeds=a.seeds, out=a.out))
+    command.set_defaults(run=lambda a: doctor.run(seeds=a.seeds, first=a.first, out=a.out))
 
     arguments = parser.parse_args()
     return int(arguments.run(arguments))

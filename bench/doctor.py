@@ -64,7 +64,7 @@ def doubts_of(split: Split, folder: Path) -> list[Doubt]:
     return found
 
 
-def rows(seeds: int) -> list[tuple[str, Row]]:
+def rows(seeds: range) -> list[tuple[str, Row]]:
     """Every kind, with the group it belongs to: what must be named, and what must not be doubted."""
     done = []
     for mix_up in mix_ups.ENCODINGS:
@@ -102,10 +102,10 @@ def _row(
     kind: str,
     make: Callable[[np.random.Generator], Split],
     is_right: Callable[[Sequence[Doubt]], bool],
-    seeds: int,
+    seeds: range,
 ) -> Row:
-    row = Row(kind, seeds)
-    for seed in range(seeds):
+    row = Row(kind, len(seeds))
+    for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             doubts = doubts_of(make(np.random.default_rng([seed, *kind.encode()])), Path(folder))
         row.named += is_right(doubts)
@@ -113,14 +113,14 @@ def _row(
         row.refused += any(doubt.certain for doubt in doubts)
         if not is_right(doubts):
             print(f"   {kind}, seed {seed}: {[str(doubt) for doubt in doubts]}")
-    print(f"{kind:48} right {row.named:3} of {seeds}, doubted {row.doubted:3}, refused {row.refused:3}")
+    print(f"{kind:48} right {row.named:3} of {len(seeds)}, doubted {row.doubted:3}, refused {row.refused:3}")
     return row
 
 
-def run(*, seeds: int, out: Path) -> int:
+def run(*, seeds: int, first: int, out: Path) -> int:
     started = time.perf_counter()
-    done = rows(seeds)
+    done = rows(range(first, first + seeds))
     print(f"{time.perf_counter() - started:.0f} s")
     results = [{"group": group, **asdict(row)} for group, row in done]
-    write_json(out, {**machine.describe(), "seeds": seeds, "rows": results})
+    write_json(out, {**machine.describe(), "seeds": seeds, "first": first, "rows": results})
     return 0

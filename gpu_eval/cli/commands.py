@@ -188,9 +188,11 @@ def instances(gts: str, preds: str, out: str, output: str, **options: Any) -> No
 
 
 def _show(run: Any, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
-    """Notes and scores of a run of any task."""
+    """Doubts, notes and scores of a run of any task."""
     from gpu_eval import registry
+    from gpu_eval.cli import console
 
+    console.show_doubts(run)
     view = registry.module("cli", run.kind)
     view.notes(run)
     view.show(run, output, level=level, protocol=protocol)

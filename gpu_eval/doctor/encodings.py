@@ -20,8 +20,9 @@ GOOD = 0.8
 # How far another reading must be ahead (as `Agreement.weight`) to be likely, and to be certain.
 LIKELY_WEIGHT, LIKELY_GAIN, LIKELY_RATIO = 0.15, 0.10, 0.75
 CERTAIN_WEIGHT, CERTAIN_GAIN, CERTAIN_RATIO = 0.35, 0.25, 0.5
-# In how many classes it must show, of all that gt has: an untrained network gets a few by chance.
-SHOWN_BY = 5
+# In how many classes it must show, of all that gt has: an untrained network gets a few by chance. One less
+# where the agreement is clear.
+SHOWN_BY, CLEAR = 5, 0.5
 # Where the reading in use leaves so many pixels outside, and the other one almost none, less will do.
 STRANGE, KNOWN = 0.01, 0.002
 # What every split of streets has much of, if it is not misread.
@@ -123,7 +124,7 @@ class _Judge:
     def best(self) -> _Judged | None:
         """The reading that is likely meant instead of the one in use, if there is one."""
         alike = self._alike()
-        if alike is not None or self.used.found.weight >= GOOD:
+        if self.used.found.weight >= GOOD:
             return alike
         one: _Judged | None = None
         both: _Judged | None = None
@@ -135,6 +136,8 @@ class _Judge:
                 one = _better(judged, one)
             else:
                 both = _better(judged, both)
+        if alike is not None and (one is None or one.weight <= TWICE * alike.weight):
+            return alike
         # Two mistakes are less likely than one that explains as much.
         if one is None or (both is not None and both.weight > TWICE * one.weight):
             return both
@@ -189,7 +192,8 @@ class _Judge:
     def _is_likely(self, other: _Judged) -> bool:
         found, now = other.found, self._used_at(other.level)
         gain = found.weight - now.found.weight
-        if found.classes < min(SHOWN_BY, found.present) or found.classes <= now.found.classes:
+        enough = SHOWN_BY - (found.weight >= CLEAR)
+        if found.classes < min(enough, found.present) or found.classes <= now.found.classes:
             return False
         if now.found.weight > LIKELY_RATIO * found.weight:
             return False
