@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         tag,
         write_html,
     )
-    from gpu_eval.errors import GpuEvalError, SplitProblems
+    from gpu_eval.errors import Doubtful, DoubtWarning, GpuEvalError, SplitProblems
     from gpu_eval.labels import LabelSpace, load_labels
     from gpu_eval.results.compare import Comparison
     from gpu_eval.results.instance_run import InstanceRun
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "ConfusionMeter",
+    "DoubtWarning",
+    "Doubtful",
     "GpuEvalError",
     "InstanceRun",
     "LabelSpace",
@@ -61,6 +63,8 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "results.compare",
+    "DoubtWarning": "errors",
+    "Doubtful": "errors",
     "GpuEvalError": "errors",
     "InstanceRun": "results.instance_run",
     "LabelSpace": "labels",

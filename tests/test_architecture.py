@@ -337,7 +337,7 @@ def test_error_tree_in_the_docstring_is_the_tree_of_classes() -> None:
         if line.strip() and depth >= 0:
             name = line.split()[0]
             above = [*above[:depth], name]
-            drawn[name] = above[-2] if depth else "Exception"
+            drawn[name] = above[-2] if depth else "UserWarning" if name.endswith("Warning") else "Exception"
     written = {
         name: thing.__bases__[0].__name__
         for name, thing in vars(errors).items()

@@ -10,6 +10,9 @@ from gpu_eval.engines.engine import Engine
 from gpu_eval.errors import Doubtful
 from gpu_eval.inputs.source import Source
 
+# The kind of doubt about maps that hold no labels: nothing scores them as they are.
+UNSCORABLE = "mode"
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
@@ -60,5 +63,5 @@ def refuse_certain(doubts: Iterable[Doubt]) -> None:
     raise Doubtful(
         first.message,
         found="; ".join([first.evidence, *map(str, others)]),
-        fix=f"{first.fix}; or --as-is scores on as it is",
+        fix=first.fix if first.kind == UNSCORABLE else f"{first.fix}; or --as-is scores on as it is",
     )

@@ -7,23 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from gpu_eval.engines import colours
+from gpu_eval.engines.colours import Side
 from gpu_eval.engines.resize import index_table
 from gpu_eval.engines.semantic import SemanticJob, SemanticResult, fold_outside, joint_count, to_classes
 from gpu_eval.errors import InputError
-from gpu_eval.inputs import png
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.inputs.source import Entry, Source
 
 Values = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
-def decoded(source: Source, entry: Entry) -> Values:
-    """The values of a map, shape (height, width). Raises InputError for one that cannot be read."""
+def decoded(source: Source, entry: Entry, side: Side) -> Values:
+    """The values of a map of this side, shape (height, width). Raises InputError where it has none."""
     buffer = np.empty(entry.size, np.uint8)
     _, problems = source.read_into([entry], buffer)
     if problems:
         raise problems[0]
-    return png.decode(buffer.data, entry.name)
+    return colours.decode(buffer.data, f"{source.location}/{entry.name}", side)
 
 
 def count_readably(
@@ -36,7 +37,8 @@ def count_readably(
 def _count(job: SemanticJob, pair: Pair, gts: Source, preds: Source) -> SemanticResult:
     assert pair.pred is not None
     try:
-        gt, pred = decoded(gts, pair.gt), decoded(preds, pair.pred)
+        gt_side, pred_side = job.sides
+        gt, pred = decoded(gts, pair.gt, gt_side), decoded(preds, pair.pred, pred_side)
     except InputError as error:
         return SemanticResult(error=error)
     rows = index_table(pred.shape[0], gt.shape[0])

@@ -92,17 +92,9 @@ def _all(space: LabelSpace, used: str) -> Iterator[Reading]:
         if name != "submission":  # which is a shift itself
             for by in (1, -1):
                 shifted = f"{name}{by:+d}"
-                yield Reading(shifted, finest, extended(_shifted(space.encodings[name].table, by)), shifted)
+                yield Reading(shifted, finest, extended(space.encoding(shifted).table), shifted)
     if space.name == f"{space.n_classes} classes":
         yield from _bundled(space)
-
-
-def _shifted(table: Table, by: int) -> Table:
-    """The table of what was shifted by one: the raw value v stands for v - by, modulo 256."""
-    shifted: Table = np.roll(table, by)
-    if by > 0:
-        shifted[255] = table[255]  # void is not shifted along: 254 does not become it
-    return shifted
 
 
 def _bundled(space: LabelSpace) -> Iterator[Reading]:

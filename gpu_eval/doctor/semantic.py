@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.doctor.classes import judge_classes
-from gpu_eval.doctor.doubt import Doubt, Sight
+from gpu_eval.doctor.doubt import UNSCORABLE, Doubt, Sight
 from gpu_eval.doctor.encodings import judge_encodings
 from gpu_eval.doctor.maps import count_readably
 from gpu_eval.doctor.readings import VALUES
 from gpu_eval.doctor.sizes import judge_sizes
 from gpu_eval.engines.semantic import SemanticJob, SemanticResult
+from gpu_eval.errors import WrongImageMode
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.labels import LabelSpace
 
@@ -52,11 +55,15 @@ def examine(
     Of images that cannot be read, scoring tells.
     """
     complete = [pair for pair in pairs if pair.pred is not None]
+    job = replace(RAW_JOB, palette=space.palette)
     if sight.engine is None:
-        results = count_readably(RAW_JOB, complete[::READABLY], sight.gts, sight.preds)
         complete = complete[::READABLY]
+        results = count_readably(job, complete, sight.gts, sight.preds)
     else:
-        results = sight.engine.count(RAW_JOB, complete, sight.gts, sight.preds)
+        results = sight.engine.count(job, complete, sight.gts, sight.preds)
+    wrong = [result.error for result in results if isinstance(result.error, WrongImageMode)]
+    if wrong and len(wrong) == len(results):
+        return [_no_labels(wrong)]
     joint = raw_joint(results)
     doubts = judge_encodings(joint, space, gt_encoding, pred_encoding)
     # A wrong encoding looks like many other things.
@@ -66,6 +73,17 @@ def examine(
         doubts += [doubt for doubt in classes if whole or doubt.certain]
         doubts += judge_sizes(complete, results, space, gt_encoding, pred_encoding, sight)
     return doubts
+
+
+def _no_labels(errors: Sequence[WrongImageMode]) -> Doubt:
+    """Maps that are all of a mode that holds no labels: one sentence, not one per image."""
+    first = errors[0]
+    fix = first.fix or "save the label ids themselves as 8-bit grey PNG"
+    option = re.search(r"--(gt|pred)-encoding (\S+)", fix)
+    mend = {f"{option[1]}_encoding": option[2]} if option else {}
+    who = "the map" if len(errors) == 1 else f"all {len(errors)} maps"
+    told = f"{who} that were looked at: {first.message}"
+    return Doubt(UNSCORABLE, told, f"{first.file}: {first.found}", fix, certain=True, mend=mend)
 
 
 def raw_joint(results: Sequence[SemanticResult]) -> npt.NDArray[np.int64]:

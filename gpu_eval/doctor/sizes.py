@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from gpu_eval.doctor.doubt import Doubt, Sight
 from gpu_eval.doctor.maps import decoded
-from gpu_eval.engines.semantic import SemanticResult, same_ratio, to_classes
+from gpu_eval.engines.colours import Side
+from gpu_eval.engines.semantic import SemanticResult, make_job, same_ratio, to_classes
 from gpu_eval.errors import InputError
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.labels import LabelSpace
@@ -59,7 +60,7 @@ def judge_sizes(
     sight: Sight,
 ) -> list[Doubt]:
     """What the sizes of these pairs look like, where they are not those of one picture resized."""
-    gt_table, pred_table = space.encoding(gt_encoding).table, space.encoding(pred_encoding).table
+    sides = make_job(space, gt_encoding=gt_encoding, pred_encoding=pred_encoding).sides
     odd = [
         (pair, result.gt_size, result.pred_size)
         for pair, result in zip(pairs, results, strict=True)
@@ -73,7 +74,7 @@ def judge_sizes(
     found: Counter[tuple[str, float]] = Counter()
     last: dict[tuple[str, float], tuple[Picture, Size, Size]] = {}
     for pair, gt_size, pred_size in odd[:LOOKED_AT]:
-        maps = _maps(pair, sight, gt_table, pred_table, n)
+        maps = _maps(pair, sight, sides)
         if maps is None:
             continue
         gt, pred = maps
@@ -192,15 +193,14 @@ def _agreed(gt: Classes, pred: Classes, picture: Picture, n: int) -> tuple[int, 
     return int((labelled & (of_gt == grid(pred, picture.pred))).sum()), int(labelled.sum())
 
 
-def _maps(
-    pair: Pair, sight: Sight, gt_table: Classes, pred_table: Classes, n: int
-) -> tuple[Classes, Classes] | None:
+def _maps(pair: Pair, sight: Sight, sides: tuple[Side, Side]) -> tuple[Classes, Classes] | None:
     """Both maps as classes; None where one cannot be read, of which scoring tells."""
     assert pair.pred is not None
+    gt, pred = sides
     try:
         return (
-            to_classes(decoded(sight.gts, pair.gt), gt_table, n),
-            to_classes(decoded(sight.preds, pair.pred), pred_table, n),
+            to_classes(decoded(sight.gts, pair.gt, gt), gt.table, gt.n_classes),
+            to_classes(decoded(sight.preds, pair.pred, pred), pred.table, pred.n_classes),
         )
     except InputError:
         return None

@@ -31,7 +31,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def watched(method: Any) -> Any:
         def call(self: CpuEngine, job: Any, images: Sequence[Any], *arguments: Any) -> Any:
-            if job is not RAW_JOB:  # the doctor looks before anything is known to be deadly
+            if (
+                getattr(job, "n_classes", 0) != RAW_JOB.n_classes
+            ):  # the doctor looks before anything is known to be deadly
                 seen.extend(image.gt.name for image in images)
             return method(self, job, images, *arguments)
 
