@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gpu_eval.api import (
         ConfusionMeter,
         Progress,
+        check,
         compare,
         compare_confusions,
         confusion_matrix,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         tag,
         write_html,
     )
+    from gpu_eval.doctor.examination import Examination
     from gpu_eval.errors import GpuEvalError, SplitProblems
     from gpu_eval.labels import LabelSpace, load_labels
     from gpu_eval.results.compare import Comparison
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "ConfusionMeter",
+    "Examination",
     "GpuEvalError",
     "InstanceRun",
     "LabelSpace",
@@ -45,6 +48,7 @@ __all__ = [
     "Run",
     "SplitProblems",
     "__version__",
+    "check",
     "compare",
     "compare_confusions",
     "confusion_matrix",
@@ -61,6 +65,7 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "results.compare",
+    "Examination": "doctor.examination",
     "GpuEvalError": "errors",
     "InstanceRun": "results.instance_run",
     "LabelSpace": "labels",

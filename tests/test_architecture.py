@@ -26,11 +26,14 @@ MOST_FILES, MOST_LINES, LONGEST_SUITE = 14, 500, 400
 IMPORTS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "api": {
+        "doctor",
         "engines",
+        "errors",
         "labels",
         "meter",
         "metrics",
         "page",
+        "registry",
         "results",
         "run_folder",
         "runs",
@@ -40,6 +43,7 @@ IMPORTS: dict[str, set[str]] = {
     },
     "cli": {
         "api",
+        "doctor",
         "engines",
         "errors",
         "metrics",
@@ -50,7 +54,7 @@ IMPORTS: dict[str, set[str]] = {
         "version",
     },
     "c_functions": set(),
-    "doctor": {"engines", "errors", "inputs"},
+    "doctor": {"engines", "errors", "inputs", "labels", "storage"},
     "engines": {"c_functions", "errors", "inputs", "labels", "registry"},
     "errors": set(),
     "inputs": {"c_functions", "errors", "labels"},
@@ -66,6 +70,8 @@ IMPORTS: dict[str, set[str]] = {
         "engines",
         "errors",
         "inputs",
+        "labels",
+        "metrics",
         "registry",
         "results",
         "run_folder",
@@ -111,7 +117,7 @@ OWNERS = {
     "altair": {"page/charts.py", "results/semantic_run.py"},  # semantic_run: for its type checker only
     "vl_convert": {"page/html.py"},
     "rich": {f"cli/{name}.py" for name in ("console", "fitted", "progress")}
-    | {f"cli/show_{name}.py" for name in ("comparison", "instance", "semantic", "workers")},
+    | {f"cli/show_{name}.py" for name in ("comparison", "examination", "instance", "semantic", "workers")},
     "click": {"cli/commands.py", "cli/options.py"},
     "cupy": {"engines/cuda/cupy_device.py", "engines/cuda/arrays.py"},
     "dask": {"scheduling/dask_cluster.py"},
