@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 
-from gpu_eval import registry
 from gpu_eval.cli.options import (
     client_of,
     cluster_options,
@@ -193,7 +192,7 @@ def instances(gts: str, preds: str, out: str, output: str, **options: Any) -> No
 @main.command()
 @click.argument("preds")
 @click.option("--gts", metavar="GTS", help="Ground truth; without it the predictions are examined alone.")
-@click.option("--task", type=click.Choice(list(registry.TASKS)), default="semantic", show_default=True)
+@click.option("--task", type=click.Choice(["semantic", "instance"]), default="semantic", show_default=True)
 @click.option("--labels", default="idd", show_default=True, metavar="NAME|CSV", help="As `score` has it.")
 @click.option("--gt-encoding", metavar="NAME", help="What the gt's pixel values mean: level3, id, ...")
 @click.option("--pred-encoding", metavar="NAME", help="The same for predictions: level3, submission, id, ...")

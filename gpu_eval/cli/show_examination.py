@@ -81,6 +81,8 @@ def _of_doubt(doubt: Doubt) -> tuple[str, str, str]:
 def _show_facts(console: Console, facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if isinstance(value, Mapping):
+            if not value:
+                continue
             items = list(value.items())
             shares = name == "values"
             if shares:

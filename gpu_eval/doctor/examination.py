@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import posixpath
 import re
 import shlex
 from collections import Counter
@@ -107,8 +110,7 @@ class Asked:
 
     def fix_command(self, mend: Mapping[str, str] | None = None) -> str:
         """The command that writes a corrected copy."""
-        name = self.preds.rstrip("/").removesuffix(".zip").removesuffix(".tar")
-        target = f"{name}-fixed" if name and "://" not in name else "FIXED"
+        target = _free_name(self.preds)
         gts = "" if self.gts is None else f" --gts {shlex.quote(self.gts)}"
         said = _said({**self.options, **self.check_options, **(mend or {})})
         return f"gpu-eval check {shlex.quote(self.preds)}{gts}{said} --fix {shlex.quote(target)}"
@@ -122,6 +124,21 @@ class Asked:
         if self.gts is None:
             return self.fix_command(doubt.mend) if set(doubt.mend) <= set(FIXED) else None
         return self.score_command(doubt.mend)
+
+
+def _free_name(preds: str) -> str:
+    """A name beside the predictions that nothing has yet."""
+    if "://" in preds:
+        return "FIXED"
+    name = preds.rstrip("/")
+    if posixpath.basename(name) in ("", ".", ".."):
+        name = os.path.abspath(name)
+    name = name.removesuffix(".zip").removesuffix(".tar")
+    return next(
+        free
+        for number in itertools.count(1)
+        if not os.path.lexists(free := f"{name}-fixed{'' if number == 1 else f'-{number}'}")
+    )
 
 
 def _said(options: Mapping[str, str]) -> str:

@@ -190,14 +190,16 @@ def _mender(plan: Plan, space: LabelSpace) -> Callable[[memoryview, str], tuple[
                 return None, _Outcome(why_not="values above 255, which 8 bits do not hold")
             values = values.astype(np.uint8)
             what.append("was 16-bit grey")
-        if plan.encoding != space.default_encoding and form != RENDERING:
+        rewrite = plan.encoding != space.default_encoding
+        if form != RENDERING and (rewrite or form is not None):
             classes = table[values]
             if int(classes.max()) > void:
                 strange = sorted(set(values[classes > void].ravel().tolist()))
                 listed = ", ".join(map(str, strange[:SHOWN]))
                 return None, _Outcome(why_not=f"values that `{plan.encoding}` does not have: {listed}")
-            values = raw[classes]
-            what.append(f"was in `{plan.encoding}`")
+            if rewrite:
+                values = raw[classes]
+                what.append(f"was in `{plan.encoding}`")
         if plan.region is not None and values.shape != plan.region[2:]:
             top, left, height, width = plan.region
             if top + height > values.shape[0] or left + width > values.shape[1]:

@@ -118,15 +118,23 @@ def look_through(
         return _look_slowly(data, file, colours, decode=index % step == 0)
 
     found = Tally()
+    undecoded: list[WrongImageMode] = []
     pool = Threads(threads)
     try:
         for entry, seen in look(pool, source, entries, slowly):
             found.add(entry, seen, table, space.void, f"{source.location}/{entry.name}")
             if seen.error is None or (colours_are_labels and seen.form == RENDERING):
                 continue
-            problems.add(seen.error, fixable=seen.form is not None and seen.form != COLOURS)
+            if isinstance(seen.error, WrongImageMode) and seen.form is None:
+                undecoded.append(seen.error)
+            else:
+                problems.add(seen.error, fixable=seen.form is not None and seen.form != COLOURS)
     finally:
         pool.close()
+    # What all that were decoded are, the others are most likely too.
+    form = next(iter(found.forms)) if len(found.forms) == 1 else None
+    for error in undecoded:
+        problems.add(_told(error, form), fixable=form is not None and form != COLOURS)
     return found
 
 
@@ -172,7 +180,7 @@ def _told(error: WrongImageMode, form: str | None) -> WrongImageMode:
         return error
     fix = error.fix
     if form == RENDERING:
-        fix = "write them as label ids, or score them as --pred-encoding colour"
+        fix = "write the label ids of the colours"
     elif form != COLOURS:
         fix = "write them as 8-bit grey"
     return WrongImageMode(

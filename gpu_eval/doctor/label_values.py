@@ -6,8 +6,9 @@ encoding does not have, nor void in place of most classes.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def value_doubts(space: LabelSpace, name: str, tally: Tally) -> list[Doubt]:
     if better is not None:
         return [_other_encoding(space, name, better, present - {255}, outside, tally)]
     if outside:
-        return [_strangers(name, outside, tally)]
+        return [_strangers(space, name, outside, present - {255}, tally)]
     return []
 
 
@@ -79,8 +80,9 @@ def _better(space: LabelSpace, name: str, present: set[int], outside: set[int]) 
             or (explained >= FEW_VOIDS and overlap >= own + BETTER)
             or _counts_from_one(space, name, other, present, voids)
         ):
-            fitting.append((overlap, other))
-    return max(fitting, key=lambda fit: fit[0])[1] if fitting else None
+            # Of encodings that fit alike, the one that has the fewest other values says most.
+            fitting.append((overlap, -int((space.encoding(other).table <= space.void).sum()), other))
+    return max(fitting)[2] if fitting else None
 
 
 def _counts_from_one(space: LabelSpace, name: str, other: str, present: set[int], voids: set[int]) -> bool:
@@ -104,16 +106,22 @@ def _other_encoding(
         why = f"`{name}` does not have {listed(outside)} ({pixels:.2%} of the pixels)"
     else:
         voids = {value for value in present if _class(space, name, value) == space.void}
-        why = f"under `{name}` {listed(voids)} are void and {_absent(space, name, present)} never occur"
-    refused = f"; {tally.refused} of {tally.maps} maps would be refused" if tally.refused else ""
+        why = (
+            f"`{name}` has {listed(voids)} for void, and for classes {_absent(space, name, present)}, which "
+        )
+        why += "never occur"
     return Doubt(
         kind="encoding",
         message=f"the predictions look like `{better}`, not `{name}`",
-        evidence=f"{values}; {why}; `{better}` has them all{refused}",
+        evidence=f"{values}; {why}; `{better}` has them all{_refused(tally)}",
         fix=f"give --pred-encoding {better}",
         certain=tally.refused > 0,
         mend={"pred_encoding": better},
     )
+
+
+def _refused(tally: Tally) -> str:
+    return f"; {tally.refused} of {tally.maps} maps would be refused" if tally.refused else ""
 
 
 def _absent(space: LabelSpace, name: str, present: set[int]) -> str:
@@ -131,18 +139,35 @@ def _binary(tally: Tally) -> Doubt:
     )
 
 
-def _strangers(name: str, outside: set[int], tally: Tally) -> Doubt:
+def _shifted(space: LabelSpace, name: str, present: set[int]) -> int | None:
+    """By how much all values are those of an encoding, 1 or -1, where that explains them all."""
+    for by in (1, -1):
+        shifted = {value - by for value in present}
+        fits = min(shifted) >= 0 and all(_class(space, name, value) <= space.void for value in shifted)
+        if fits and _overlap(space, name, shifted) > _overlap(space, name, present):
+            return by
+    return None
+
+
+def _strangers(space: LabelSpace, name: str, outside: set[int], present: set[int], tally: Tally) -> Doubt:
     """Values that no encoding explains."""
     values = sorted(outside)
     share = float(tally.pixels[values].sum() / tally.pixels.sum())
-    many = len(outside) >= 20 and share < 0.1
+    likely, fix = "", "they count as void: map them to class ids"
+    if min(outside) >= 1000:
+        likely, fix = ": they look like instance ids, id * 1000 + n", "save the class of each pixel"
+    elif (by := _shifted(space, name, present)) is not None:
+        likely = f": all values look like those of `{name}` {'plus' if by > 0 else 'minus'} one"
+        fix = f"{'subtract' if by > 0 else 'add'} one before saving"
+    elif len(outside) >= 20 and share < 0.1:
+        likely = ": interpolation between labels makes such values"
+        fix = "resize label maps by nearest neighbour"
     return Doubt(
         kind="values",
-        message=f"pixels whose values `{name}` does not have"
-        + (": interpolation between labels makes such values" if many else ""),
+        message=f"pixels whose values `{name}` does not have{likely}",
         evidence=f"{listed(outside)}: {share:.2%} of the pixels, each in up to "
-        f"{int(tally.in_files[values].max())} of {tally.maps} maps",
-        fix="resize label maps by nearest neighbour" if many else "they count as void: map them to class ids",
+        f"{int(tally.in_files[values].max())} of {tally.maps} maps{_refused(tally)}",
+        fix=fix,
         certain=tally.refused > 0,
     )
 
@@ -167,15 +192,11 @@ def size_doubts(
 ) -> list[Doubt]:
     """Sizes (height, width) that look like a mix-up: transposed, or padded to a multiple of a power of two.
 
-    `frame` is the size that the benchmark scores at. Without one, most maps say what a frame is; where they
-    differ much, nothing does. Other sizes may be right: frames differ.
+    `frame` is the size that the benchmark scores at. Without one nothing is doubted: a data set of one's own
+    may have frames of any size. Other sizes may be right with one, too: frames differ.
     """
-    if not sizes:
-        return []
     if frame is None:
-        frame, count = sizes.most_common(1)[0]
-        if count * 2 <= sizes.total():
-            return []
+        return []
     found = []
     for size, count in sizes.most_common():
         why = _why_odd(size, frame)
@@ -227,6 +248,36 @@ def said(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
+# --- names ---------------------------------------------------------------------------------------
+
+# What keys of a benchmark look like below any folder, and how people write it.
+_IN_DRIVES = (re.compile(r"(.*/)?[^/]+/[^/]+"), "<drive>/<image>")
+KEYS = {
+    "idd": _IN_DRIVES,
+    "idd-lite": _IN_DRIVES,
+    "cityscapes": (re.compile(r"(.*/)?[\w-]+_\d{6}_\d{6}"), "<city>/<city>_<sequence>_<frame>"),
+}
+
+
+def key_doubts(space: LabelSpace, keys: Collection[str]) -> list[Doubt]:
+    """Whether most names are not what the benchmark's are."""
+    if space.name not in KEYS or not keys:
+        return []
+    pattern, written = KEYS[space.name]
+    strange = [key for key in keys if not pattern.fullmatch(key)]
+    if len(strange) * 2 <= len(keys):
+        return []
+    return [
+        Doubt(
+            kind="names",
+            message=f"names are not those of {space.name}",
+            evidence=f"{len(strange)} of {len(keys)} are not {written}, such as {strange[0]}",
+            fix="name predictions as their ground truth, in the same folders; --names FILE or --gts GTS says "
+            "which, and --fix renames where only one can be meant",
+        )
+    ]
+
+
 # --- the whole side --------------------------------------------------------------------------------
 
 
@@ -259,9 +310,13 @@ def look_at_maps(
         problems.extend(tally.outside, count=tally.refused)
     if not side.is_judged:
         doubts += size_doubts(tally.sizes, tally.size_examples, frame)
+    keys = {entry.name.removesuffix(suffix): entry.name for entry in maps}
+    if not side.is_listed:
+        doubts += key_doubts(space, keys)
     facts: dict[str, Any] = {
         "label maps": tally.files,
         "bytes": tally.bytes,
+        "names": f"such as {maps[0].name}",
         "sizes": {said(size): count for size, count in tally.sizes.most_common(8)},
         "modes": dict(tally.modes.most_common()),
     }
@@ -281,7 +336,7 @@ def look_at_maps(
     if others:
         facts["other files"] = dict(others.most_common(4))
     return Looked(
-        keys={entry.name.removesuffix(suffix): entry.name for entry in maps},
+        keys=keys,
         endings=(suffix, space.pred_suffix, space.gt_suffix),
         doubts=tuple(doubts),
         facts=facts,

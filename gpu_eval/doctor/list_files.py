@@ -6,7 +6,7 @@ import contextlib
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -18,9 +18,16 @@ from gpu_eval.doctor.label_values import listed, said
 from gpu_eval.errors import EmptySplit, InputError, MalformedPredictions, SizeMismatch
 from gpu_eval.inputs.coco import read_split_coco
 from gpu_eval.inputs.coco_file import read_coco
-from gpu_eval.inputs.instance_split import BATCH_FILES, InstanceImage, InstanceSplit, Rle, read_split
+from gpu_eval.inputs.instance_split import (
+    BATCH_FILES,
+    InstanceImage,
+    InstanceSplit,
+    Prediction,
+    Rle,
+    read_split,
+)
 from gpu_eval.inputs.masks import FIX, decode_mask
-from gpu_eval.inputs.prediction_lists import MAX_LIST_BYTES, Findings, parse_list
+from gpu_eval.inputs.prediction_lists import MAX_LIST_BYTES, Findings, Line, parse_list
 from gpu_eval.inputs.rle import decode_rle
 from gpu_eval.inputs.source import Entry, Source, plain_name
 from gpu_eval.labels import LabelSpace
@@ -77,7 +84,8 @@ def read_predictions(
 ) -> tuple[InstanceSplit, Lines]:
     """The lists of a source as scoring reads them, and what their lines say.
 
-    Raises EmptySplit where there is no list.
+    Of a list that cannot be used, the predictions are those whose masks are there. Raises EmptySplit where
+    there is no list.
     """
     lists = [entry for entry in entries if entry.name.endswith(list_suffix)]
     keys = [entry.name.removesuffix(list_suffix) for entry in lists] or ["image"]
@@ -85,10 +93,34 @@ def read_predictions(
         ListedImages(keys, space.gt_suffix), source, space, gt_suffix=space.gt_suffix, list_suffix=list_suffix
     )
     lines = Lines(lists=len(lists))
+    files = {entry.name: entry for entry in entries}
+    broken = {image.list_file for image in split.images if image.predictions is None}
+    found: dict[str, tuple[Prediction, ...]] = {}
     for entry, data in _texts(source, lists):
-        for line in parse_list(data, space, Findings(entry.name)):
+        parsed = parse_list(data, space, Findings(entry.name))
+        for line in parsed:
             lines.add(line.label, line.confidence, is_cut=line.is_cut)
-    return split, lines
+        if entry.name in broken:
+            found[entry.name] = tuple(_masks_there(parsed, entry.name, files, space))
+    images = tuple(
+        image
+        if image.predictions is not None
+        else replace(image, predictions=found.get(image.list_file or ""))
+        for image in split.images
+    )
+    return replace(split, images=images), lines
+
+
+def _masks_there(
+    lines: Sequence[Line], file: str, files: Mapping[str, Entry], space: InstanceSpace
+) -> Iterator[Prediction]:
+    """The predictions of a list that cannot be used whose masks can be looked at, each mask once."""
+    seen: set[str] = set()
+    for line in lines:
+        name = posixpath.join(posixpath.dirname(file), plain_name(line.mask))
+        if name in files and line.label in space.ids and name not in seen:
+            seen.add(name)
+            yield Prediction(files[name], line.label, line.confidence, line.number)
 
 
 def _texts(source: Source, lists: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
@@ -186,8 +218,9 @@ def _other_ids(space: InstanceSpace, labels: LabelSpace, lines: Lines) -> Doubt 
     }
     if not fits and counted:
         return None
-    # The fewest ids that could be meant say most.
-    best = min(fits, key=lambda name: len(fits[name]), default=None)
+    # The column with the fewest ids that could be meant says most.
+    width = {name: int((labels.encoding(name).table <= labels.void).sum()) for name in fits}
+    best = min(fits, key=lambda name: (len(fits[name]), width[name]), default=None)
     what = (
         f"the labels look like `{best}` ids, not raw ids" if best else "no label is one of an evaluated class"
     )
@@ -196,7 +229,9 @@ def _other_ids(space: InstanceSpace, labels: LabelSpace, lines: Lines) -> Doubt 
         message=what,
         evidence=f"labels {listed(present)}; evaluated raw ids are {listed(evaluated)}; "
         f"{counted} of {lines.lines} predictions would count",
-        fix=f"write the raw `id` of each class: {_mapping(space, labels, best)}" if best else "write raw ids",
+        fix=f"write the raw `id` of each class: {_mapping(space, labels, best)}"
+        if best
+        else "write raw ids of " + ", ".join(space.names),
         certain=not counted,
     )
 

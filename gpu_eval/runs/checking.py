@@ -92,7 +92,7 @@ def check(
         if unpaired is not None:
             problems.add(unpaired, fixable=bool(renames))
         if wanted is not None:
-            keys, said = _hold_against(wanted, looked, problems, asked, tell=listing is None)
+            keys, said = _hold_against(wanted, looked, problems, asked)
             notes += said
             if listing is None:
                 renames |= _renames(keys, suffix)
@@ -132,11 +132,11 @@ def _by_listing(listing: Listing, looked: Looked, suffix: str) -> dict[str, str]
     if "pred_name" not in listing.manifest.column_names:
         return {}
     keys = listing.manifest["key"].to_pylist()
-    paired = dict(zip(keys, listing.manifest["pred_name"].to_pylist(), strict=True))
-    taken = set(filter(None, paired.values()))
-    files = {key: name for key, name in looked.keys.items() if name not in taken}
-    found = naming.match([key for key in keys if paired[key] is None], files)
-    return _renames({**{key: name for key, name in paired.items() if name}, **found.pairs}, suffix)
+    names = listing.manifest["pred_name"].to_pylist()
+    paired = {key: name for key, name in zip(keys, names, strict=True) if name is not None}
+    taken = set(paired.values())
+    free = {key: name for key, name in looked.keys.items() if name not in taken and key not in paired}
+    return _renames(naming.match(keys, {**paired, **free}).pairs, suffix)
 
 
 def _by_gts(gts: Source, looked: Looked, correctable: Correctable) -> dict[str, str]:
@@ -153,43 +153,42 @@ def _renames(names: Mapping[str, str], suffix: str) -> dict[str, str]:
 
 
 def _hold_against(
-    wanted: naming.Wanted, looked: Looked, problems: Problems, asked: Asked, *, tell: bool
+    wanted: naming.Wanted, looked: Looked, problems: Problems, asked: Asked
 ) -> tuple[Mapping[str, str], list[str]]:
-    """Which file is meant by which listed name; with `tell` the others go to `problems`."""
+    """Which file is meant by which listed name; the others go to `problems`."""
     keys = naming.keys_of(wanted.names, looked.endings, looked.keys)
     demanded = dict.fromkeys(keys.values())
     files = naming.without_top(looked.keys, demanded)
     found = naming.match(demanded, files)
     moved = set(found.moved)
-    if tell:
-        ending = looked.endings[0] if looked.endings else ""
-        for key in demanded:
-            if key in moved:
-                problems.add(
-                    MissingPrediction(
-                        "a listed image has no prediction of its name",
-                        file=f"{asked.preds}/{key}{ending}",
-                        found=found.pairs[key],
-                        fix=f"rename or move it to {key}{ending}",
-                    ),
-                    fixable=True,
-                )
-            elif key not in found.pairs:
-                problems.add(
-                    MissingPrediction(
-                        "a listed image has no prediction",
-                        file=f"{asked.preds}/{key}{ending}",
-                        expected=f"one per listed name, {len(demanded)} in all",
-                    )
-                )
-        for name in found.extra:
+    ending = looked.endings[0] if looked.endings else ""
+    for key in demanded:
+        if key in moved:
             problems.add(
-                ExtraPrediction(
-                    "a prediction of an image that is not listed",
-                    file=f"{asked.preds}/{name}",
-                    expected="listed names only",
+                MissingPrediction(
+                    "a listed image has no prediction of its name",
+                    file=f"{asked.preds}/{key}{ending}",
+                    found=found.pairs[key],
+                    fix=f"rename or move it to {key}{ending}",
+                ),
+                fixable=True,
+            )
+        elif key not in found.pairs:
+            problems.add(
+                MissingPrediction(
+                    "a listed image has no prediction",
+                    file=f"{asked.preds}/{key}{ending}",
+                    expected=f"one per listed name, {len(demanded)} in all",
                 )
             )
+    for name in found.extra:
+        problems.add(
+            ExtraPrediction(
+                "a prediction of an image that is not listed",
+                file=f"{asked.preds}/{name}",
+                expected="listed names only",
+            )
+        )
     notes = []
     if wanted.repeated:
         notes.append(
