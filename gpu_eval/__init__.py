@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         tag,
         write_html,
     )
-    from gpu_eval.doctor.examination import Examination
+    from gpu_eval.checkup.examination import Examination
     from gpu_eval.errors import GpuEvalError, SplitProblems
     from gpu_eval.labels import LabelSpace, load_labels
     from gpu_eval.results.compare import Comparison
@@ -65,7 +65,7 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "results.compare",
-    "Examination": "doctor.examination",
+    "Examination": "checkup.examination",
     "GpuEvalError": "errors",
     "InstanceRun": "results.instance_run",
     "LabelSpace": "labels",

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 import pyarrow as pa
 
 from gpu_eval import registry
-from gpu_eval.doctor.examination import Asked, Examination
+from gpu_eval.checkup import instance as instance_check
+from gpu_eval.checkup import semantic as semantic_check
+from gpu_eval.checkup.examination import Asked, Examination
 from gpu_eval.engines.resize import parse_resolution
 from gpu_eval.errors import OptionError
 from gpu_eval.labels import Labels, LabelSpace, as_labels
@@ -27,7 +29,6 @@ from gpu_eval.results.run import ScoredRun, open_scored
 from gpu_eval.results.semantic_run import Run
 from gpu_eval.results.units_file import Wanted
 from gpu_eval.run_folder import folder as run_folder
-from gpu_eval.runs import instance_check, semantic_check
 from gpu_eval.runs.drive import Options, Progress, drive
 from gpu_eval.storage import Place, place, write
 from gpu_eval.tasks.instance import InstanceTask

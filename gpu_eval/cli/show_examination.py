@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from gpu_eval.checkup.examination import Examination, ProblemKind
+from gpu_eval.checkup.names import first_of
 from gpu_eval.cli.console import counted, out, print_json
 from gpu_eval.cli.fitted import Column, show_fitted
 from gpu_eval.doctor.doubt import Doubt
-from gpu_eval.doctor.examination import Examination, ProblemKind
-from gpu_eval.doctor.names import first_of
 
 # Of a file's entries a line shows so many characters.
 LONGEST = 120

@@ -12,9 +12,9 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from gpu_eval.checkup.examination import Looked, Problems, Side
+from gpu_eval.checkup.label_values import listed, said
 from gpu_eval.doctor.doubt import Doubt
-from gpu_eval.doctor.examination import Looked, Problems, Side
-from gpu_eval.doctor.label_values import listed, said
 from gpu_eval.errors import EmptySplit, InputError, MalformedPredictions, SizeMismatch
 from gpu_eval.inputs.coco import read_split_coco
 from gpu_eval.inputs.coco_file import read_coco

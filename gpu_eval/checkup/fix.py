@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gpu_eval.doctor.label_files import RENDERING, Map, as_labels, colour_values, raw_values
+from gpu_eval.checkup.label_files import RENDERING, Map, as_labels, colour_values, raw_values
 from gpu_eval.errors import InputError, OptionError
 from gpu_eval.inputs.source import Entry, Source
 from gpu_eval.labels import LabelSpace

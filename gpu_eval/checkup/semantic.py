@@ -1,14 +1,14 @@
-"""Examining label maps: the semantic task's part of `checking`."""
+"""Examining label maps: the semantic task's part of the drive."""
 
 from __future__ import annotations
 
-from gpu_eval.doctor.examination import Asked, Examination, Looked, Problems, Side
-from gpu_eval.doctor.label_files import look_through
-from gpu_eval.doctor.label_values import look_at_maps
+from gpu_eval.checkup import drive
+from gpu_eval.checkup.examination import Asked, Examination, Looked, Problems, Side
+from gpu_eval.checkup.label_files import look_through
+from gpu_eval.checkup.label_values import look_at_maps
 from gpu_eval.engines.resize import parse_resolution
 from gpu_eval.inputs.source import Source
 from gpu_eval.labels import LabelSpace
-from gpu_eval.runs import checking
 from gpu_eval.tasks.semantic import SemanticTask
 
 
@@ -21,7 +21,7 @@ def check(
     threads: int | None = None,
     suffix_given: bool = False,
 ) -> Examination:
-    """What `gpu_eval.check` answers for label maps of `space`. Raises as `checking.check`."""
+    """What `gpu_eval.check` answers for label maps of `space`. Raises as `drive.check`."""
     options = asked.options
     task = SemanticTask(
         space,
@@ -46,14 +46,14 @@ def check(
         ]
         look_through(source, maps, space, task.gt_encoding, problems, threads)
 
-    return checking.check(
+    return drive.check(
         task,
         asked,
         look,
         look_at_gts,
         names=names,
         fix=fix,
-        correctable=checking.Correctable(space, task.gt_suffix, task.pred_suffix, task.pred_encoding),
+        correctable=drive.Correctable(space, task.gt_suffix, task.pred_suffix, task.pred_encoding),
         suffix_given=suffix_given,
         preds_are_files=True,
         threads=threads,

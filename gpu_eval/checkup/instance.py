@@ -1,13 +1,13 @@
-"""Examining predicted instances: the instance task's part of `checking`."""
+"""Examining predicted instances: the instance task's part of the drive."""
 
 from __future__ import annotations
 
-from gpu_eval.doctor.examination import Asked, Examination, Looked, Problems, Side
-from gpu_eval.doctor.list_files import look_at_lists
+from gpu_eval.checkup import drive
+from gpu_eval.checkup.examination import Asked, Examination, Looked, Problems, Side
+from gpu_eval.checkup.list_files import look_at_lists
 from gpu_eval.labels import load_labels
 from gpu_eval.labels.instance_space import load_instances
 from gpu_eval.metrics.matching import AREA
-from gpu_eval.runs import checking
 from gpu_eval.tasks.instance import InstanceTask
 
 
@@ -20,7 +20,7 @@ def check(
     threads: int | None = None,
     suffix_given: bool = False,
 ) -> Examination:
-    """What `gpu_eval.check` answers for instances of the table `labels`. Raises as `checking.check`."""
+    """What `gpu_eval.check` answers for instances of the table `labels`. Raises as `drive.check`."""
     space, classes = load_instances(labels), load_labels(labels)
     options = asked.options
     task = InstanceTask(
@@ -34,7 +34,7 @@ def check(
     def look(side: Side, problems: Problems) -> Looked:
         return look_at_lists(side, space, classes, task.list_suffix, problems, threads)
 
-    return checking.check(
+    return drive.check(
         task,
         asked,
         look,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import gpu_eval
-from gpu_eval.doctor.examination import Examination
+from gpu_eval.checkup.examination import Examination
 from gpu_eval.errors import OptionError
 from gpu_eval.labels.instance_space import load_instances
 from tests.support.instance_split import LIST_SUFFIX, InstanceFiles, write_coco

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import gpu_eval
+from gpu_eval.checkup.examination import Examination
 from gpu_eval.doctor.doubt import Doubt
-from gpu_eval.doctor.examination import Examination
 from gpu_eval.labels import load_labels
 from tests.support.check_files import RAW_ID, SUBMISSION, Map, by_table, coloured, rewrite, three_channels
 from tests.support.semantic_split import SUFFIX, TinySplit

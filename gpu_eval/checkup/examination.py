@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu_eval.checkup.names import ending_of
 from gpu_eval.doctor.doubt import Doubt
-from gpu_eval.doctor.names import ending_of
 from gpu_eval.errors import InputError
 from gpu_eval.inputs.source import Entry, Source
 

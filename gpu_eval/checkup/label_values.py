@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_eval.checkup.examination import Looked, Problems, Side
+from gpu_eval.checkup.label_files import Tally, look_through
+from gpu_eval.checkup.names import ending_of
 from gpu_eval.doctor.doubt import Doubt
-from gpu_eval.doctor.examination import Looked, Problems, Side
-from gpu_eval.doctor.label_files import Tally, look_through
-from gpu_eval.doctor.names import ending_of
 from gpu_eval.errors import EmptySplit
 from gpu_eval.labels import LabelSpace
 

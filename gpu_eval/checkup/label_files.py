@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gpu_eval.doctor.examination import Problems
+from gpu_eval.checkup.examination import Problems
 from gpu_eval.errors import InputError, LabelOutOfRange, WrongImageMode
 from gpu_eval.inputs import png
 from gpu_eval.inputs.source import Entry, Source

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gpu_eval
-from gpu_eval.doctor import names
+from gpu_eval.checkup import names
 from gpu_eval.errors import OptionError
 from tests.support.semantic_split import SUFFIX, TinySplit
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_eval.doctor import fix as fixing
-from gpu_eval.doctor import names as naming
+from gpu_eval.checkup import fix as fixing
+from gpu_eval.checkup import names as naming
+from gpu_eval.checkup.examination import Asked, Examination, Looked, Problems, Side
 from gpu_eval.doctor.doubt import Doubt
-from gpu_eval.doctor.examination import Asked, Examination, Looked, Problems, Side
 from gpu_eval.errors import (
     EmptySplit,
     ExtraPrediction,
