@@ -17,6 +17,7 @@
         WrongImageMode         a PNG whose pixels are not labels (RGB, LA, 1-bit, ...)
         SizeMismatch           a mask that is not of its ground truth's size
         ImageTooLarge          a header that asks for more pixels than MAX_PIXELS
+        UnknownColour          a pixel of a colour-coded map whose colour is no label's
         LabelOutOfRange        most pixels are neither a class nor void
         FatalImage             an image that kills the process that scores it
         Doubtful               inputs that can be scored, but are certainly not what was meant
@@ -146,6 +147,10 @@ class SizeMismatch(InputError):
 
 
 class ImageTooLarge(InputError):
+    pass
+
+
+class UnknownColour(InputError):
     pass
 
 

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_eval.engines.colours import Side
 from gpu_eval.engines.engine import Job
 from gpu_eval.errors import InputError, LabelOutOfRange, MissingPrediction, OptionError
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.labels import LabelSpace
+from gpu_eval.labels.colours import Colours
 
 Confusion = npt.NDArray[np.int64]
 Table = npt.NDArray[np.uint16]
@@ -53,6 +55,8 @@ class SemanticJob(Job[Pair, SemanticResult]):
 
     `gt_table` and `pred_table` (uint16, shape (256,)) send a raw value to a class, to `n_classes`
     (void) or to `n_classes + 1` (outside the encoding: counted as void, and reported).
+    With `gt_in_colour` or `pred_in_colour` the pixels of that side are colours of `palette`, the label
+    table's; see `engines/colours`.
     `resolution` is the (height, width) that both maps are resized to; None keeps the gt's own size.
     `encodings` are the tables to try when an image's values do not fit. With `void_on_error` an image
     whose prediction is missing or broken is counted as predicted void everywhere.
@@ -66,6 +70,22 @@ class SemanticJob(Job[Pair, SemanticResult]):
     resolution: tuple[int, int] | None
     encodings: Mapping[str, Table]
     void_on_error: bool = False
+    palette: Colours | None = None
+    gt_in_colour: bool = False
+    pred_in_colour: bool = False
+
+    @property
+    def in_colour(self) -> bool:
+        """Whether a side's pixels are colours: then only the readable decoder takes it."""
+        return self.gt_in_colour or self.pred_in_colour
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """What reading a gt and reading a prediction need to know."""
+        return (
+            Side(True, self.n_classes, self.gt_table, self.palette, self.gt_in_colour),
+            Side(False, self.n_classes, self.pred_table, self.palette, self.pred_in_colour),
+        )
 
 
 def make_job(
@@ -77,13 +97,18 @@ def make_job(
     void_on_error: bool = False,
 ) -> SemanticJob:
     """The job of scoring maps of `labels`; an encoding that is not named is the label space's default."""
+    gt = labels.encoding(gt_encoding or labels.default_encoding)
+    pred = labels.encoding(pred_encoding or labels.default_encoding)
     return SemanticJob(
         n_classes=labels.n_classes,
-        gt_table=labels.encoding(gt_encoding or labels.default_encoding).table,
-        pred_table=labels.encoding(pred_encoding or labels.default_encoding).table,
+        gt_table=gt.table,
+        pred_table=pred.table,
         resolution=resolution,
         encodings={name: encoding.table for name, encoding in labels.encodings.items()},
         void_on_error=void_on_error,
+        palette=labels.palette,
+        gt_in_colour=gt.in_colour,
+        pred_in_colour=pred.in_colour,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpu_eval.errors import OptionError
+from gpu_eval.labels.words import same_name
 from gpu_eval.metrics import uncertainty
 from gpu_eval.metrics.ranks import rank_ranges
 from gpu_eval.metrics.uncertainty import Parts
@@ -72,7 +73,7 @@ def leaderboard(
     check_same_kind(runs)
     one = runs[0]
     column = _sort_column(one, sort)
-    protocol = protocol or one.protocols[0]
+    protocol = same_name(protocol, one.protocols) or protocol if protocol else one.protocols[0]
     one.check_protocol(protocol)
     labels = one.facts["labels"]["name"]
     if published and labels != PUBLISHED_LABELS:

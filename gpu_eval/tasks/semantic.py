@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +25,8 @@ from gpu_eval.tasks.task import Listing, Task
 class SemanticTask(Task[Pair, SemanticResult]):
     """Scoring label maps of `space`.
 
-    The encodings are names of the space's; `resolution` is (height, width), or None for the gt's own size.
+    The encodings are names of the space's, whose own spelling they are kept in; `resolution` is
+    (height, width), or None for the gt's own size.
     With `void_on_error` an image whose prediction is missing or broken is counted as predicted void
     everywhere. Raises OptionError for an encoding that the label space does not have.
     """
@@ -44,8 +45,8 @@ class SemanticTask(Task[Pair, SemanticResult]):
     void_on_error: bool
 
     def __post_init__(self) -> None:
-        for encoding in (self.gt_encoding, self.pred_encoding):
-            self.space.encoding(encoding)
+        for side in ("gt_encoding", "pred_encoding"):
+            object.__setattr__(self, side, self.space.encoding(getattr(self, side)).name)
 
     def list_split(self, gts: str, preds: str, open_source: Callable[[str], Source]) -> Listing:
         gt_source, pred_source = open_source(gts), open_source(preds)
@@ -61,12 +62,15 @@ class SemanticTask(Task[Pair, SemanticResult]):
         return Listing(to_manifest(split.pairs), split.problems, split.notes)
 
     def decides(self) -> Mapping[str, Any]:
+        # Colours are in no digest of the labels, since most runs do not look at them.
+        palette = [asdict(label) for label in self.space.label_colours] if self.job.in_colour else None
         return {
             "labels": self.space.digest(),
             "gt_encoding": self.gt_encoding,
             "pred_encoding": self.pred_encoding,
             "resolution": list(self.resolution) if self.resolution else "native",
             "void_on_error": self.void_on_error,
+            **({} if palette is None else {"label_colours": palette}),
         }
 
     def labels(self) -> Mapping[str, Any]:

@@ -68,6 +68,8 @@ class _Pairs(Batches[Pair, SemanticResult]):
         return None if image.pred is None else (image.gt, image.pred)
 
     def launch(self, lane: Lane, picks: list[int], files: Files) -> Launched | None:
+        if self.job.in_colour:
+            return None
         number = len(picks)
         simple = np.isin(files.forms, (png_kernels.GREY_8, png_kernels.PALETTE_8)) & fits_slot(files)
         taken = np.flatnonzero(simple[:number] & simple[number:])
