@@ -211,9 +211,8 @@ def _plan(
     for doubt in doubts:
         if not (doubt.certain or with_gts):
             continue
-        named = doubt.mend.get("pred_encoding", "")
-        if named in correctable.space.encodings:
-            encoding = named
+        if "pred_encoding" in doubt.mend:
+            encoding = correctable.space.encoding(doubt.mend["pred_encoding"]).name
         if "pred_region" in doubt.mend and region is None:
             region = fixing.parse_region(doubt.mend["pred_region"])
     return fixing.Plan(encoding, region, renames)

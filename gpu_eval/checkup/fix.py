@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from gpu_eval.checkup.label_files import RENDERING, Map, as_labels, colour_values, raw_values
+from gpu_eval.engines.colours import Side, decode
 from gpu_eval.errors import InputError, OptionError
 from gpu_eval.inputs.source import Entry, Source
 from gpu_eval.labels import LabelSpace
@@ -174,12 +175,17 @@ def _write_png(place: Path, labels: Map) -> None:
 def _mender(plan: Plan, space: LabelSpace) -> Callable[[memoryview, str], tuple[Map | None, _Outcome]]:
     """What makes of a file its corrected map, or None where it is to be copied as it is."""
     colours, raw = colour_values(space), raw_values(space).astype(np.uint8)
-    table = space.encoding(plan.encoding).table
-    void = space.void
+    encoding = space.encoding(plan.encoding)
+    table, void = encoding.table, space.void
+    side = Side(False, space.n_classes, table, space.palette, encoding.in_colour)
 
     def mend(data: memoryview, file: str) -> tuple[Map | None, _Outcome]:
+        form: str | None
         try:
-            values, form = as_labels(data, file, colours)
+            if encoding.in_colour:
+                values, form = decode(data, file, side), None
+            else:
+                values, form = as_labels(data, file, colours)
         except InputError as error:
             return None, _Outcome(why_not=error.message)
         what = []

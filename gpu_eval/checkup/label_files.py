@@ -12,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.checkup.examination import Problems
+from gpu_eval.engines.colours import Side
+from gpu_eval.engines.colours import decode as decode_side
 from gpu_eval.errors import InputError, LabelOutOfRange, WrongImageMode
 from gpu_eval.inputs import png
 from gpu_eval.inputs.source import Entry, Source
 from gpu_eval.labels import LabelSpace
+from gpu_eval.labels.colours import VOID_CLASS, codes_of
 
 if TYPE_CHECKING:
     from gpu_eval.engines.cpu.values import Seen
@@ -33,7 +36,7 @@ GREY_AS_COLOUR = "a grey map saved with three equal channels"
 PACKED_GREY = "grey of less than 8 bits"
 OPAQUE_GREY = "a grey map with an opaque alpha"
 RENDERING = "a colour rendering in the table's colours"
-COLOURS = "colours that are not the table's"
+COLOURS = "colours that do not name a class each"
 
 
 @dataclass
@@ -102,43 +105,53 @@ def look_through(
     problems: Problems,
     threads: int | None,
     *,
-    colours_are_labels: bool = False,
+    is_gt: bool = False,
 ) -> Tally:
     """What was seen of all these files, each read to its end; what scoring would refuse goes to `problems`.
 
-    `colours_are_labels` takes renderings in the table's colours as they are.
+    Of maps that are in colour by their encoding the classes are what is seen.
     """
     from gpu_eval.engines.cpu.threads import Threads
     from gpu_eval.engines.cpu.values import look
+    from gpu_eval.engines.png_kernels import GREY_8, PALETTE_8
 
-    table, colours = space.encoding(encoding).table, colour_values(space)
+    meaning = space.encoding(encoding)
+    table, colours = meaning.table, colour_values(space)
+    side = Side(is_gt, space.n_classes, table, space.palette, meaning.in_colour)
+    forms = () if meaning.in_colour else (GREY_8, PALETTE_8)
     step = max(1, len(entries) // DECODED)
 
     def slowly(data: memoryview, file: str, index: int) -> Seen:
-        return _look_slowly(data, file, colours, decode=index % step == 0)
+        return _look_slowly(data, file, side, colours, decode=index % step == 0)
 
     found = Tally()
     undecoded: list[WrongImageMode] = []
+    examples: dict[str, InputError] = {}
     pool = Threads(threads)
     try:
-        for entry, seen in look(pool, source, entries, slowly):
+        for entry, seen in look(pool, source, entries, slowly, forms):
             found.add(entry, seen, table, space.void, f"{source.location}/{entry.name}")
-            if seen.error is None or (colours_are_labels and seen.form == RENDERING):
+            if seen.error is None:
                 continue
             if isinstance(seen.error, WrongImageMode) and seen.form is None:
                 undecoded.append(seen.error)
             else:
+                if seen.form is not None:
+                    examples.setdefault(seen.form, seen.error)
                 problems.add(seen.error, fixable=seen.form is not None and seen.form != COLOURS)
     finally:
         pool.close()
     # What all that were decoded are, the others are most likely too.
-    form = next(iter(found.forms)) if len(found.forms) == 1 else None
+    alike = len(examples) == 1
     for error in undecoded:
-        problems.add(_told(error, form), fixable=form is not None and form != COLOURS)
+        told = _alike(error, *examples.values()) if alike else error
+        problems.add(told, fixable=alike and COLOURS not in examples)
     return found
 
 
-def _look_slowly(data: memoryview, file: str, colours: Mapping[int, int], *, decode: bool) -> Seen:
+def _look_slowly(
+    data: memoryview, file: str, side: Side, colours: Mapping[int, int], *, decode: bool
+) -> Seen:
     """What the readable decoder says of a file; `decode` asks what the pixels of a wrong mode are."""
     from gpu_eval.engines.cpu.values import Seen
 
@@ -146,15 +159,17 @@ def _look_slowly(data: memoryview, file: str, colours: Mapping[int, int], *, dec
     size = None if header is None else (header.height, header.width)
     mode = None if header is None else header.mode + (", interlaced" if header.interlaced else "")
     try:
-        pixels = png.decode(data, file)
+        pixels = decode_side(data, file, side) if side.in_colour else png.decode(data, file)
     except WrongImageMode as error:
+        if side.in_colour:
+            return Seen(size, mode, error=error, form=COLOURS)
         try:
-            form = form_of(data, file, colours) if decode else None
-            if not decode:
-                png.decode_pixels(png.read(data, file, _any_mode), file)
+            read_file = png.read(data, file, _any_mode)
+            decoded = png.decode_pixels(read_file, file)  # it may be damaged besides
+            form = _form(read_file.header, decoded, colours) if decode else None
         except InputError as worse:
             return Seen(size, mode, error=worse)
-        return Seen(size, mode, error=_told(error, form), form=form)
+        return Seen(size, mode, error=_explained(data, file, side) if decode else error, form=form)
     except InputError as error:
         return Seen(size, mode, error=error)
     counts = np.bincount(pixels.ravel())
@@ -174,31 +189,20 @@ def _any_mode(header: png.PngHeader, file: str) -> None:
     """All that PNG has."""
 
 
-def _told(error: WrongImageMode, form: str | None) -> WrongImageMode:
-    """The error of scoring, with what the pixels are."""
-    if form is None:
+def _explained(data: memoryview, file: str, side: Side) -> InputError | None:
+    """What scoring says of a map that it refuses."""
+    try:
+        decode_side(data, file, side)
+    except InputError as error:
         return error
-    fix = error.fix
-    if form == RENDERING:
-        fix = "write the label ids of the colours"
-    elif form != COLOURS:
-        fix = "write them as 8-bit grey"
+    return None
+
+
+def _alike(error: WrongImageMode, example: InputError) -> WrongImageMode:
+    """The error of a file that was not decoded, in the words for one that was."""
     return WrongImageMode(
-        f"{error.message.split(':')[0]}: {form}",
-        file=error.file,
-        found=error.found,
-        expected=error.expected,
-        fix=fix,
+        example.message, file=error.file, found=error.found, expected=error.expected, fix=example.fix
     )
-
-
-def form_of(data: memoryview, file: str, colours: Mapping[int, int]) -> str:
-    """What the pixels of a PNG that is no label map are.
-
-    Raises InputError as `png.read` and `png.decode_pixels`.
-    """
-    read_file = png.read(data, file, _any_mode)
-    return _form(read_file.header, png.decode_pixels(read_file, file), colours)
 
 
 def _form(header: png.PngHeader, pixels: npt.NDArray[np.generic], colours: Mapping[int, int]) -> str:
@@ -215,7 +219,7 @@ def _form(header: png.PngHeader, pixels: npt.NDArray[np.generic], colours: Mappi
     first = values[:, :, 0]
     if np.array_equal(first, values[:, :, 1]) and np.array_equal(first, values[:, :, 2]):
         return GREY_AS_COLOUR
-    if set(np.unique(_packed(values)).tolist()) <= colours.keys():
+    if colours and set(np.unique(codes_of(values)).tolist()) <= colours.keys():
         return RENDERING
     return COLOURS
 
@@ -229,12 +233,12 @@ def as_labels(data: memoryview, file: str, colours: Mapping[int, int]) -> tuple[
     """
     try:
         return png.decode(data, file), None
-    except WrongImageMode as error:
+    except WrongImageMode:
         read_file = png.read(data, file, _any_mode)
         pixels = png.decode_pixels(read_file, file)
         form = _form(read_file.header, pixels, colours)
         if form == COLOURS:
-            raise _told(error, form) from error
+            raise
     if form == PACKED_GREY:
         # Pillow gives 1-bit grey as booleans, and spreads 2 and 4 bits over 0..255.
         depth = read_file.header.bit_depth
@@ -243,31 +247,21 @@ def as_labels(data: memoryview, file: str, colours: Mapping[int, int]) -> tuple[
     values = pixels.astype(np.uint8, copy=False)
     if form != RENDERING:
         return np.ascontiguousarray(values[:, :, 0]), form
-    known, places = np.unique(_packed(values), return_inverse=True)
+    known, places = np.unique(codes_of(values), return_inverse=True)
     labels = np.array([colours[colour] for colour in known.tolist()], np.uint8)
     return labels[places].reshape(values.shape[:2]), form
 
 
-def _packed(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-    red, green, blue = (colours[:, :, channel].astype(np.uint32) for channel in range(3))
-    return np.asarray(red << 16 | green << 8 | blue, np.uint32)
-
-
 def colour_values(space: LabelSpace) -> dict[int, int]:
-    """The raw value in the space's default encoding of each colour, as red << 16 | green << 8 | blue.
+    """The raw value in the space's default encoding of each colour that has a meaning in a prediction.
 
-    Black is void unless it is a class's. Colours that two classes share are left out.
+    By the colour's code, 0xRRGGBB; empty for a table without colours.
     """
+    if space.palette is None:
+        return {}
     raw = raw_values(space)
-    values: dict[int, int] = {}
-    shared = set()
-    for number, (red, green, blue) in enumerate(space.colours):
-        colour = red << 16 | green << 8 | blue
-        if colour in values:
-            shared.add(colour)
-        values[colour] = int(raw[number])
-    values.setdefault(0, int(raw[space.void]))
-    return {colour: value for colour, value in values.items() if colour not in shared}
+    classes = space.palette.classes(is_gt=False)
+    return {code: int(raw[space.void if c == VOID_CLASS else c]) for code, c in classes.items()}
 
 
 def raw_values(space: LabelSpace) -> Ints:

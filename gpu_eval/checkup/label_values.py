@@ -45,7 +45,7 @@ def value_doubts(space: LabelSpace, name: str, tally: Tally) -> list[Doubt]:
     if better is not None:
         return [_other_encoding(space, name, better, present - {255}, outside, tally)]
     if outside:
-        return [_strangers(space, name, outside, present - {255}, tally)]
+        return [_strangers(name, outside, tally)]
     return []
 
 
@@ -70,7 +70,7 @@ def _better(space: LabelSpace, name: str, present: set[int], outside: set[int]) 
     own = _overlap(space, name, present)
     voids = {value for value in present if _class(space, name, value) == space.void}
     fitting = []
-    for other in space.encodings:
+    for other in (*space.encodings, *_shifts(space)):
         if other == name or any(_class(space, other, value) > space.void for value in present):
             continue
         overlap = _overlap(space, other, present)
@@ -80,9 +80,16 @@ def _better(space: LabelSpace, name: str, present: set[int], outside: set[int]) 
             or (explained >= FEW_VOIDS and overlap >= own + BETTER)
             or _counts_from_one(space, name, other, present, voids)
         ):
-            # Of encodings that fit alike, the one that has the fewest other values says most.
-            fitting.append((overlap, -int((space.encoding(other).table <= space.void).sum()), other))
-    return max(fitting)[2] if fitting else None
+            # Of encodings that fit alike, a column of the table is likelier than a shift of one, and the one
+            # that has the fewest other values says most.
+            known = -int((space.encoding(other).table <= space.void).sum())
+            fitting.append((overlap, other in space.encodings, known, other))
+    return max(fitting)[-1] if fitting else None
+
+
+def _shifts(space: LabelSpace) -> list[str]:
+    """Every encoding shifted by one: what is left of ids that were counted from another number."""
+    return [f"{name}{by}" for name in space.encodings for by in ("+1", "-1")]
 
 
 def _counts_from_one(space: LabelSpace, name: str, other: str, present: set[int], voids: set[int]) -> bool:
@@ -139,26 +146,13 @@ def _binary(tally: Tally) -> Doubt:
     )
 
 
-def _shifted(space: LabelSpace, name: str, present: set[int]) -> int | None:
-    """By how much all values are those of an encoding, 1 or -1, where that explains them all."""
-    for by in (1, -1):
-        shifted = {value - by for value in present}
-        fits = min(shifted) >= 0 and all(_class(space, name, value) <= space.void for value in shifted)
-        if fits and _overlap(space, name, shifted) > _overlap(space, name, present):
-            return by
-    return None
-
-
-def _strangers(space: LabelSpace, name: str, outside: set[int], present: set[int], tally: Tally) -> Doubt:
+def _strangers(name: str, outside: set[int], tally: Tally) -> Doubt:
     """Values that no encoding explains."""
     values = sorted(outside)
     share = float(tally.pixels[values].sum() / tally.pixels.sum())
     likely, fix = "", "they count as void: map them to class ids"
     if min(outside) >= 1000:
         likely, fix = ": they look like instance ids, id * 1000 + n", "save the class of each pixel"
-    elif (by := _shifted(space, name, present)) is not None:
-        likely = f": all values look like those of `{name}` {'plus' if by > 0 else 'minus'} one"
-        fix = f"{'subtract' if by > 0 else 'add'} one before saving"
     elif len(outside) >= 20 and share < 0.1:
         likely = ": interpolation between labels makes such values"
         fix = "resize label maps by nearest neighbour"
@@ -302,10 +296,9 @@ def look_at_maps(
         if not side.is_listed:
             problems.add(no_maps(side, suffix))
         return Looked({}, ())
-    tally = look_through(
-        side.source, maps, space, encoding, problems, threads, colours_are_labels=encoding == "colour"
-    )
-    doubts = value_doubts(space, encoding, tally) if not side.is_judged else []
+    tally = look_through(side.source, maps, space, encoding, problems, threads)
+    in_colour = space.encoding(encoding).in_colour
+    doubts = [] if side.is_judged or in_colour else value_doubts(space, encoding, tally)
     if not (doubts and doubts[0].certain):
         problems.extend(tally.outside, count=tally.refused)
     if not side.is_judged:

@@ -34,7 +34,7 @@ from gpu_eval.labels import LabelSpace
 from gpu_eval.labels.instance_space import InstanceSpace
 
 # Images whose masks are held against each other for overlaps: evenly over the split.
-OVERLAPS_IN = 32
+OVERLAPS_IN = 12
 
 
 class ListedImages:
@@ -351,6 +351,7 @@ def _look_at_masks(
     """Pixels and size of every mask that can be used, by name; the others go to `problems`."""
     from gpu_eval.engines.cpu.threads import Threads
     from gpu_eval.engines.cpu.values import Seen, look
+    from gpu_eval.engines.png_kernels import GREY_8
 
     def slowly(data: memoryview, file: str, index: int) -> Seen:  # noqa: ARG001
         try:
@@ -363,7 +364,7 @@ def _look_at_masks(
     sizes: dict[str, tuple[int, int]] = {}
     pool = Threads(threads)
     try:
-        for entry, seen in look(pool, source, entries, slowly, palettes=False):
+        for entry, seen in look(pool, source, entries, slowly, forms=(GREY_8,)):
             if seen.error is not None:
                 problems.add(seen.error)
             elif seen.values is not None and seen.pixels is not None and seen.size is not None:

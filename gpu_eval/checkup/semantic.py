@@ -25,8 +25,8 @@ def check(
     options = asked.options
     task = SemanticTask(
         space,
-        gt_encoding=options.get("gt_encoding", space.default_encoding),
-        pred_encoding=options.get("pred_encoding", space.default_encoding),
+        gt_encoding=space.encoding(options.get("gt_encoding", space.default_encoding)).name,
+        pred_encoding=space.encoding(options.get("pred_encoding", space.default_encoding)).name,
         resolution=parse_resolution(space.resolution),
         gt_suffix=options.get("gt_suffix", space.gt_suffix),
         pred_suffix=options.get("pred_suffix", space.pred_suffix),
@@ -44,7 +44,7 @@ def check(
             for entry in source.entries()
             if entry.name.endswith(task.gt_suffix) and not entry.name.endswith(space.exclude)
         ]
-        look_through(source, maps, space, task.gt_encoding, problems, threads)
+        look_through(source, maps, space, task.gt_encoding, problems, threads, is_gt=True)
 
     return drive.check(
         task,

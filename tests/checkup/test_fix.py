@@ -60,6 +60,9 @@ def fix(split: TinySplit, tmp_path: Path, **options: object) -> gpu_eval.Examina
         (lambda v: np.stack([v] * 3 + [np.full_like(v, 255)], 2), {}, "was a grey map saved with three"),
         (SUBMISSION, {"pred_encoding": "submission"}, "was in `submission`"),
         (RAW_ID, {"pred_encoding": "id"}, "was in `id`"),
+        (coloured, {"pred_encoding": "colour"}, "was in `colour`"),
+        (lambda v: v + np.uint8(1), {"pred_encoding": "level3+1"}, "was in `level3+1`"),
+        (lambda v: RAW_ID(v) - np.uint8(1), {"pred_encoding": "id-1"}, "was in `id-1`"),
         (lambda v: three_channels(SUBMISSION(v)), {"pred_encoding": "submission"}, "was in `submission`"),
     ],
 )
@@ -70,11 +73,15 @@ def test_a_mode_or_an_encoding_is_mended(
     found = fix(split, tmp_path, **options)
     assert found.fixed is not None
     assert any(what.startswith(done) and count == 6 for what, count in found.fixed["done"].items())
-    for name, (_, pred) in split.maps.items():
+    wanted = split
+    if change is coloured:  # which draws class 21 as 20
+        maps = {name: (gt, np.where(pred == 21, 20, pred)) for name, (gt, pred) in split.maps.items()}
+        wanted = TinySplit(split.gts, split.preds, maps)
+    for name, (_, pred) in wanted.maps.items():
         with Image.open(tmp_path / "fixed" / name) as image:
             assert image.mode == "L"
             assert np.array_equal(np.asarray(image), pred)
-    assert np.array_equal(score_of(found.fixed["score"], tmp_path), split.total())
+    assert np.array_equal(score_of(found.fixed["score"], tmp_path), wanted.total())
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

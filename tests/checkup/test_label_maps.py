@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,8 +140,7 @@ class TestEncodings:
         ids = [v + 1 for v in range(34) if CITYSCAPES.encoding("id").table[v] < 19]
         folder = write_maps(tmp_path / "p", drawn(ids), "_gtFine_labelIds.png")
         doubt = the_doubt(gpu_eval.check(folder, labels="cityscapes"))
-        assert "`id` plus one" in doubt.message
-        assert doubt.fix == "subtract one before saving"
+        assert doubt.mend == {"pred_encoding": "id+1"}
 
     def test_instance_ids_are_named(self, split: TinySplit) -> None:
         rewrite(split.preds, as_instance_ids)
@@ -203,7 +203,10 @@ class TestModes:
         [
             (three_channels, "three equal channels"),
             (coloured, "colour rendering in the table's colours"),
-            (lambda v: np.random.default_rng(0).integers(0, 256, (*v.shape, 3)).astype(np.uint8), "not the"),
+            (
+                lambda v: np.random.default_rng(0).integers(0, 256, (*v.shape, 3)).astype(np.uint8),
+                "do not name",
+            ),
             (lambda v: np.stack([v, np.full_like(v, 255)], 2), "opaque alpha"),
             (lambda v: Image.fromarray(v > 3), "less than 8 bits"),
         ],
@@ -216,9 +219,36 @@ class TestModes:
         (kind,) = found.problems
         assert kind.count == len(split)
         assert kind.first[0].kind == "WrongImageMode"
-        assert told in kind.first[0].message
-        fixable = told != "not the"
+        ((form, count),) = found.facts["instead of labels"].items()
+        assert told in form
+        assert count == len(split)
+        fixable = told != "do not name"
         assert (kind.command is not None) == fixable
+
+    def test_colours_pass_with_their_encoding_and_are_counted_as_classes(self, split: TinySplit) -> None:
+        rewrite(split.preds, coloured)
+        found = gpu_eval.check(split.preds, split.gts, pred_encoding="colour")
+        assert found.ok, found.to_dict()
+        assert found.facts["classes that occur"] == "25 of 26"
+
+    def test_many_files_of_one_kind_are_one_answer(self, tmp_path: Path) -> None:
+        """Not each of them is decoded to see what it is."""
+        folder = write_maps(tmp_path / "p", drawn([3, 4], size=(4, 6)))
+        rewrite(folder, three_channels)
+        first = next(folder.rglob("*.png"))
+        for number in range(600):
+            os.link(first, folder / "a" / f"more{number}{SUFFIX}")
+        (kind,) = gpu_eval.check(folder).problems
+        assert kind.count == 606
+        assert kind.command is not None
+
+    def test_ids_are_no_colours(self, split: TinySplit) -> None:
+        (kind,) = gpu_eval.check(split.preds, pred_encoding="colour").problems
+        assert kind.count == 6
+        assert "grey values are no colours" in kind.first[0].message
+
+    def test_other_spellings_of_an_encoding_are_taken(self, split: TinySplit) -> None:
+        assert gpu_eval.check(split.preds, split.gts, pred_encoding="level3Ids").ok
 
     def test_sixteen_bits_are_a_fact(self, split: TinySplit) -> None:
         rewrite(split.preds, lambda values: values.astype(np.uint16))

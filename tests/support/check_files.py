@@ -38,9 +38,13 @@ RAW_ID = by_table({v: int(np.flatnonzero(IDD.encoding("id").table == v)[0]) for 
 
 
 def coloured(values: Map) -> Map:
-    """The rendering in the table's colours, void black."""
+    """The rendering in the table's colours, void black.
+
+    Class 21 is drawn as class 20: the table has its colour for two classes.
+    """
     lut = np.zeros((256, 3), np.uint8)
     lut[:26] = IDD.colours
+    lut[21] = lut[20]
     return lut[values]
 
 

@@ -6,7 +6,7 @@ and its filters. What the kernels do not take is given to a readable look that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,19 +50,23 @@ Slowly = Callable[[memoryview, str, int], Seen]
 
 
 def look(
-    threads: Threads, source: Source, entries: Sequence[Entry], slowly: Slowly, *, palettes: bool = True
+    threads: Threads,
+    source: Source,
+    entries: Sequence[Entry],
+    slowly: Slowly,
+    forms: Collection[int] = (png_kernels.GREY_8, png_kernels.PALETTE_8),
 ) -> Iterator[tuple[Entry, Seen]]:
     """Each file with what was seen of it, in order.
 
-    `slowly(data, file, index)` looks at files that the kernels leave; `index` is that of the entry. Without
-    `palettes` those are among them: of a mask the colours count, not the indices.
+    `slowly(data, file, index)` looks at files that the kernels leave; `index` is that of the entry. `forms`
+    are those of which the kernels may count the bytes: of a mask the colours count, not a palette's indices.
     """
     for first in range(0, len(entries), FILES_PER_BLOCK):
         block = entries[first : first + FILES_PER_BLOCK]
         turns = list(_turns(block, first))
 
         def run(ws: Workspace, turn: tuple[int, Sequence[Entry]]) -> list[Seen]:
-            return _look(ws, source, turn[1], turn[0], slowly, palettes=palettes)
+            return _look(ws, source, turn[1], turn[0], slowly, forms)
 
         seen = threads.map(run, turns)
         yield from zip(block, (one for some in seen for one in some), strict=True)
@@ -81,15 +85,19 @@ def _turns(entries: Sequence[Entry], first: int) -> Iterator[tuple[int, Sequence
 
 
 def _look(
-    ws: Workspace, source: Source, entries: Sequence[Entry], first: int, slowly: Slowly, *, palettes: bool
+    ws: Workspace,
+    source: Source,
+    entries: Sequence[Entry],
+    first: int,
+    slowly: Slowly,
+    forms: Collection[int],
 ) -> list[Seen]:
     ws.fit_slabs(0, sum(entry.size for entry in entries))
     files = Files(ws, source, entries, ws.pred_slab)
     counts = np.zeros((len(entries), 256), np.int64)
     statuses = np.zeros(len(entries), np.int64)
-    if not palettes:
-        is_palette = files.scans[:, png_kernels.FORM] == png_kernels.PALETTE_8
-        files.scans[is_palette, png_kernels.FORM] = png_kernels.OTHER
+    others = ~np.isin(files.scans[:, png_kernels.FORM], list(forms))
+    files.scans[others, png_kernels.FORM] = png_kernels.OTHER
     known = files.scans[:, png_kernels.FORM] != png_kernels.OTHER
     if known.any():
         scans = files.scans[known]
