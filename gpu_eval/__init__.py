@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gpu_eval.api import (
         ConfusionMeter,
         Progress,
+        check,
         compare,
         compare_confusions,
         confusion_matrix,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         tag,
         write_html,
     )
+    from gpu_eval.checkup.examination import Examination
     from gpu_eval.errors import Doubtful, DoubtWarning, GpuEvalError, SplitProblems
     from gpu_eval.labels import LabelSpace, load_labels
     from gpu_eval.results.compare import Comparison
@@ -40,6 +42,7 @@ __all__ = [
     "ConfusionMeter",
     "DoubtWarning",
     "Doubtful",
+    "Examination",
     "GpuEvalError",
     "InstanceRun",
     "LabelSpace",
@@ -47,6 +50,7 @@ __all__ = [
     "Run",
     "SplitProblems",
     "__version__",
+    "check",
     "compare",
     "compare_confusions",
     "confusion_matrix",
@@ -65,6 +69,7 @@ _HOMES = {
     "Comparison": "results.compare",
     "DoubtWarning": "errors",
     "Doubtful": "errors",
+    "Examination": "checkup.examination",
     "GpuEvalError": "errors",
     "InstanceRun": "results.instance_run",
     "LabelSpace": "labels",

@@ -26,11 +26,14 @@ MOST_FILES, MOST_LINES, LONGEST_SUITE = 14, 500, 400
 IMPORTS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "api": {
+        "checkup",
         "engines",
+        "errors",
         "labels",
         "meter",
         "metrics",
         "page",
+        "registry",
         "results",
         "run_folder",
         "runs",
@@ -38,8 +41,21 @@ IMPORTS: dict[str, set[str]] = {
         "tasks",
         "thumbnails",
     },
+    "checkup": {
+        "doctor",
+        "engines",
+        "errors",
+        "inputs",
+        "labels",
+        "metrics",
+        "runs",
+        "storage",
+        "tasks",
+    },
     "cli": {
         "api",
+        "checkup",
+        "doctor",
         "engines",
         "errors",
         "metrics",
@@ -111,7 +127,7 @@ OWNERS = {
     "altair": {"page/charts.py", "results/semantic_run.py"},  # semantic_run: for its type checker only
     "vl_convert": {"page/html.py"},
     "rich": {f"cli/{name}.py" for name in ("console", "fitted", "progress")}
-    | {f"cli/show_{name}.py" for name in ("comparison", "instance", "semantic", "workers")},
+    | {f"cli/show_{name}.py" for name in ("comparison", "examination", "instance", "semantic", "workers")},
     "click": {"cli/commands.py", "cli/options.py"},
     "cupy": {"engines/cuda/cupy_device.py", "engines/cuda/arrays.py"},
     "dask": {"scheduling/dask_cluster.py"},

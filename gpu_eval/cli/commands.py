@@ -1,7 +1,8 @@
 """The commands. Printing is `console`'s; only this file exits.
 
-Exit codes: 0 done, 2 bad input or a run that cannot be used, 3 a run is worse than `compare
---fail-if-worse` allows, 1 internal error, 130 Ctrl-C.
+Exit codes: 0 done, 2 bad input or a run that cannot be used (of `check`: something would be refused, or is
+certainly wrong), 3 a run is worse than `compare --fail-if-worse` allows, 4 `check` found doubts only,
+1 internal error, 130 Ctrl-C.
 Results go to standard output; progress, notes and errors to standard error.
 """
 
@@ -25,10 +26,11 @@ from gpu_eval.cli.options import (
     run_options,
     units_option,
 )
-from gpu_eval.errors import ClusterError, GpuEvalError, OptionError, SplitProblems
+from gpu_eval.errors import ClusterError, GpuEvalError, InputError, OptionError, SplitProblems
 
 # What a gate of a pipeline asks for.
 WORSE = 3
+DOUBTFUL = 4
 
 # Rows of the table of problems on a terminal; run.json and the images table have the rest.
 PROBLEMS_SHOWN = 40
@@ -185,6 +187,41 @@ def instances(gts: str, preds: str, out: str, output: str, **options: Any) -> No
     from gpu_eval import api
 
     _carry_out(api.score_instances, gts, preds, output, out=out, **options)
+
+
+@main.command()
+@click.argument("preds")
+@click.option("--gts", metavar="GTS", help="Ground truth; without it the predictions are examined alone.")
+@click.option("--task", type=click.Choice(["semantic", "instance"]), default="semantic", show_default=True)
+@click.option("--labels", default="idd", show_default=True, metavar="NAME|CSV", help="As `score` has it.")
+@click.option("--gt-encoding", metavar="NAME", help="What the gt's pixel values mean: level3, id, ...")
+@click.option("--pred-encoding", metavar="NAME", help="The same for predictions: level3, submission, id, ...")
+@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
+@click.option(
+    "--pred-suffix", "--list-suffix", "pred_suffix", metavar="TEXT", help="How names of predictions end."
+)
+@click.option(
+    "--names", metavar="FILE", help="What must be there: a name a line, or a CSV with a column key."
+)
+@click.option(
+    "--fix", metavar="FOLDER", help="Write a corrected copy of label maps where the fix is certain."
+)
+@click.option("-j", "--num-workers", "threads", type=int, metavar="N", help="Threads; default: all cores.")
+@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def check(ctx: click.Context, /, preds: str, output: str, **options: Any) -> None:
+    """Say what is wrong with the predictions PREDS before they are scored or uploaded.
+
+    Every file is read to its end; nothing is scored. Exit codes: 0 nothing found, 2 something would be
+    refused or is certainly wrong, 4 doubts only.
+    """
+    from gpu_eval import api
+    from gpu_eval.cli import show_examination
+
+    examination = api.check(preds, **options)
+    show_examination.show_examination(examination, output)
+    if not examination.ok:
+        ctx.exit(InputError.exit_code if examination.certain else DOUBTFUL)
 
 
 def _show(run: Any, output: str, *, level: int | None = None, protocol: str | None = None) -> None:

@@ -1,0 +1,48 @@
+"""Examining predicted instances: the instance task's part of the drive."""
+
+from __future__ import annotations
+
+from gpu_eval.checkup import drive
+from gpu_eval.checkup.examination import Asked, Examination, Looked, Problems, Side
+from gpu_eval.checkup.list_files import look_at_lists
+from gpu_eval.labels import load_labels
+from gpu_eval.labels.instance_space import load_instances
+from gpu_eval.metrics.matching import AREA
+from gpu_eval.tasks.instance import InstanceTask
+
+
+def check(
+    asked: Asked,
+    labels: str,
+    *,
+    names: str | None = None,
+    fix: str | None = None,
+    threads: int | None = None,
+    suffix_given: bool = False,
+) -> Examination:
+    """What `gpu_eval.check` answers for instances of the table `labels`. Raises as `drive.check`."""
+    space, classes = load_instances(labels), load_labels(labels)
+    options = asked.options
+    task = InstanceTask(
+        space,
+        AREA,
+        gt_suffix=options.get("gt_suffix", space.gt_suffix),
+        list_suffix=options.get("list_suffix", space.list_suffix),
+        void_on_error=False,
+    )
+
+    def look(side: Side, problems: Problems) -> Looked:
+        return look_at_lists(side, space, classes, task.list_suffix, problems, threads)
+
+    return drive.check(
+        task,
+        asked,
+        look,
+        None,
+        names=names,
+        fix=fix,
+        correctable=None,
+        suffix_given=suffix_given,
+        preds_are_files=not asked.preds.lower().endswith(".json"),
+        threads=threads,
+    )
