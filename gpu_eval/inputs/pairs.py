@@ -130,12 +130,14 @@ def _split(gts: Side, preds: Side, match: Match) -> Split:
     pairs = tuple(
         Pair(key, posixpath.dirname(key), match.gts[key], files.get(key)) for key in sorted(match.gts)
     )
-    if unused and match.pred_suffix == preds.extension:
-        beside = _beside(unused, match.gts.keys() & files.keys(), match.meeting.moved is not None)
+    if unused:
+        beside = _beside(unused, match, match.gts.keys() & files.keys())
         unused -= beside.keys()
         if beside:
-            kinds = ", ".join(f"{end}{preds.extension}" for end in sorted(set(beside.values())))
-            notes.append(f"{preds.location}: {len(beside)} files that end with {kinds} were left out")
+            kinds = ", ".join(sorted(set(beside.values())))
+            notes.append(
+                f"{preds.location}: {len(beside)} files {kinds} were left out; their images have a prediction"
+            )
     lacking = [pair for pair in pairs if pair.pred is None]
     problems = [*match.problems]
     if lacking:
@@ -167,17 +169,26 @@ def _split(gts: Side, preds: Side, match: Match) -> Split:
     return Split(pairs, tuple(problems), tuple(notes), match.gt_suffix, match.pred_suffix, hint)
 
 
-def _beside(unused: Iterable[str], paired: Collection[str], anywhere: bool) -> dict[str, str]:
-    """Keys such as "17/a_color" beside the prediction "17/a", with their endings: other kinds of files."""
+def _beside(unused: Iterable[str], match: Match, paired: Collection[str]) -> dict[str, str]:
+    """Keys of other files of images that have a prediction, and what tells them from it.
+
+    "17/a_color" beside "17/a" under the suffix ".png", "color/17/a" beside the folder of drive 17.
+    """
     bases = {posixpath.basename(key) for key in paired}
+    anywhere = match.meeting.moved is not None
     found = {}
     for key in unused:
         folder, base = posixpath.split(key)
-        known = base_within(base, bases)
-        if known is None or not is_ending(base[len(known) :]):
-            continue
-        if anywhere or posixpath.join(folder, known) in paired:
-            found[key] = base[len(known) :]
+        known = base_within(base, bases) if match.pred_suffix.startswith(".") else None
+        if known is not None and is_ending(base[len(known) :]):
+            if anywhere or posixpath.join(folder, known) in paired:
+                found[key] = f"that end with {base[len(known) :]}{match.pred_suffix}"
+        elif base in bases:
+            parts = key.split("/")
+            within = ("/".join(parts[at:]) for at in range(1, len(parts) - 1))
+            whole = next((one for one in within if one in paired), None)
+            if whole is not None:
+                found[key] = f"in {key.removesuffix(whole)}"
     return found
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gpu_eval.errors import EmptySplit
+from gpu_eval.inputs.naming.layouts import tail_of
 from gpu_eval.inputs.naming.side import Side
-from gpu_eval.inputs.naming.suffixes import counted_endings, possible_endings
+from gpu_eval.inputs.naming.suffixes import counted_endings, endings_after, possible_endings
 from gpu_eval.inputs.naming.trial import Ambiguous, Clashed, Match, find_match
 
 _SAVE = "save label maps as 8-bit PNG: Image.fromarray(ids.astype('uint8')).save({name!r})"
@@ -151,6 +152,16 @@ def _options_that_fit(gts: Side, preds: Side) -> str | None:
         if named and isinstance(again, Match):
             return "give " + " ".join(f"{side.option} {shlex.quote(suffix)}" for side, suffix in named)
         return "leave away " + " and ".join(side.option for side in (gts, preds) if side.given is not None)
+    return None if preds.given is not None else _ending_of_some(gts, preds)
+
+
+def _ending_of_some(gts: Side, preds: Side) -> str | None:
+    """The suffix by which some gts have a prediction, though not all have."""
+    for gt_suffix in gts.tried:
+        bases = {posixpath.basename(key) for key in gts.by_key(gt_suffix)[0]}
+        for ending, _ in endings_after(preds.meant(), bases, preds.extension).most_common(1):
+            if isinstance(find_match(gts, replace(preds, given=ending)), Match):
+                return f"give {preds.option} {shlex.quote(ending)}"
     return None
 
 
@@ -182,12 +193,24 @@ def _clash(preds: Side, clashed: Clashed) -> EmptySplit:
         "folders": "the folders of predictions name other drives than those of the ground truth",
     }
     right = f"{clash.gts[0]}{suffix}"
+    fix = f"put each {preds.what} into the folder of its ground truth, such as {right}"
+    if clash.why == "preds":
+        archive = preds.location.casefold().endswith(_ARCHIVES)
+        inside = "/" + tail_of(clash.gts[0], 2)
+        folders = [
+            key.removesuffix(inside) if key.endswith(inside) else posixpath.dirname(key)
+            for key in clash.preds
+        ]
+        fix = "leave only one of these folders in the archive: " if archive else "give one of these folders: "
+        fix += ", ".join(
+            posixpath.join("" if archive else preds.location, folder) for folder in folders if folder
+        )
     return EmptySplit(
         messages[clash.why],
         file=preds.location,
-        found=f"{clash.pred}{suffix}, whose name fits {' and '.join(clash.gts[:2])}",
+        found=f"{' and '.join(key + suffix for key in clash.preds[:2])} for {' or '.join(clash.gts[:2])}",
         expected=f"such as {right}",
-        fix=f"put each {preds.what} into the folder of its ground truth, such as {right}",
+        fix=fix,
     )
 
 

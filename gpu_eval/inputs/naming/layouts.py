@@ -39,11 +39,11 @@ class Meeting:
 class Clash:
     """Why keys that share file names are not paired by them: two gts, or folders that say otherwise.
 
-    `pred` is a prediction's key, `gts` the keys that its name would fit; `why` is "gts" where several gts
-    have the name, "preds" where several predictions have it, "folders" where folders name different drives.
+    `preds` and `gts` are keys whose names fit each other; `why` is "gts" where several gts have the name,
+    "preds" where several predictions have it, "folders" where folders name different drives.
     """
 
-    pred: str
+    preds: tuple[str, ...]
     gts: tuple[str, ...]
     why: str
 
@@ -111,7 +111,7 @@ def _meet_by_tail(gts: Collection[str], preds: Collection[str]) -> Meeting | Cla
         repeated = min((tail for tail, keys in of_gts.items() if len(keys) > 1), default=None)
         if repeated is not None:
             shown = repeated if repeated in common else min(common)
-            return Clash(of_preds[shown][0], tuple(sorted(of_gts[repeated])), "gts")
+            return Clash((of_preds[shown][0],), tuple(sorted(of_gts[repeated])), "gts")
         pairs = {tail: (of_gts[tail][0], sorted(of_preds[tail])) for tail in sorted(common)}
         clash = _folders_that_clash(gts, pairs, length)
         if clash is not None:
@@ -139,14 +139,16 @@ def _folders_that_clash(
     """The first pair whose folders name two drives; names that begin with their folder's need no folder."""
     folders = {_folder(key, length) for key in gts}
     kinds = {_kind(folder) for folder in folders if re.search(r"\d", folder)}
+    again = [gt for gt, found in pairs.values() if len(found) > 1]
     for gt, found in pairs.values():
+        # A file or two may have been left somewhere; the same names all over are another kind of files.
+        if len(found) > 1 and (2 * len(again) > len(pairs) or not says_its_folder(gt)):
+            return Clash(tuple(found), (gt,), "preds")
         if says_its_folder(gt):
             continue
-        if len(found) > 1:
-            return Clash(found[1], (gt,), "preds")
         there, here = _folder(gt, length), _folder(found[0], length)
         if there and here and there != here and (here in folders or _kind(here) in kinds):
-            return Clash(found[0], (gt,), "folders")
+            return Clash((found[0],), (gt,), "folders")
     return None
 
 
