@@ -44,7 +44,7 @@ def refusal(gts: Side, preds: Side, why: Ambiguous | Clashed | None) -> EmptySpl
             )
     better = _options_that_fit(gts, preds)
     for side in (gts, preds):
-        sentence = None if better else _other_kind(side)
+        sentence = None if better else _other_kind(side, gts)
         if sentence is not None:
             return _no_files(side, sentence)
     if isinstance(why, Ambiguous):
@@ -70,7 +70,7 @@ def check_kinds(*sides: Side) -> None:
     """Raise EmptySplit for a given suffix of files that cannot be what is wanted, such as ".jpg"."""
     for side in sides:
         if side.given is not None and side.by_key(side.given)[0]:
-            sentence = _of_kind(side, _extension(side.given))
+            sentence = _of_kind(side, _extension(side.given), sides[0])
             if sentence is not None:
                 raise _no_files(side, sentence)
 
@@ -83,7 +83,7 @@ def no_gts(gts: Side) -> EmptySplit:
     likely = next((end for end in (*gts.usual, *endings) if gts.by_key(end)[0]), None)
     if likely is not None:
         return _no_files(gts, f"give the right folder, or --gt-suffix {shlex.quote(likely)}")
-    return _no_files(gts, _other_kind(gts) or "give the right folder")
+    return _no_files(gts, _other_kind(gts, gts) or "give the right folder")
 
 
 def _in_use(side: Side) -> str:
@@ -101,16 +101,16 @@ def _no_files(side: Side, fix: str) -> EmptySplit:
     )
 
 
-def _other_kind(side: Side) -> str | None:
+def _other_kind(side: Side, gts: Side) -> str | None:
     """What to do where no file can be what is wanted, whatever its suffix; None if some can be."""
     if side.meant():
         return None
     kinds = Counter(_extension(entry.name) for entry in side.files)
-    told = (_of_kind(side, kind) for kind, _ in kinds.most_common())
+    told = (_of_kind(side, kind, gts) for kind, _ in kinds.most_common())
     return next((sentence for sentence in told if sentence is not None), None)
 
 
-def _of_kind(side: Side, kind: str) -> str | None:
+def _of_kind(side: Side, kind: str, gts: Side) -> str | None:
     """What to do with files of this extension; None if nothing is known about it, or it is right."""
     if kind == side.extension or kind not in (_OF_MAPS if side.extension == ".png" else _OF_LISTS):
         return None
@@ -120,7 +120,8 @@ def _of_kind(side: Side, kind: str) -> str | None:
         return f"{len(names)} {kind} files: " + _OF_MAPS[kind].format(name=f"{example}.png")
     if kind == ".json":
         return _COCO.format(file=f"{side.location}/{min(names)}")
-    return _LIST.format(name=f"{example}{side.usual[0]}")
+    keys = (key for suffix in gts.tried for key in gts.by_key(suffix)[0])
+    return _LIST.format(name=f"{min(keys, default='image')}{side.usual[0]}")
 
 
 def _extension(name: str) -> str:
