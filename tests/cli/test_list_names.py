@@ -168,7 +168,7 @@ def test_masks_without_lists_score_once_the_list_is_written_that_is_named(
     assert code == 2
     assert "write a list per image with a line `mask.png labelID confidence` per mask" in said
     named = said.rpartition("such as ")[2]
-    assert named == f"{base(KEYS[0])}_leftImg8bit.txt"
+    assert named == f"{KEYS[0]}_leftImg8bit.txt"
     for name, text in lists.items():
         (preds / name).write_text(text)
     assert score(tmp_path / "run", gts, preds, "--labels", "cityscapes")[2] == ap
