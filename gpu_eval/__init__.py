@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         write_html,
     )
     from gpu_eval.checkup.examination import Examination
-    from gpu_eval.errors import GpuEvalError, SplitProblems
+    from gpu_eval.errors import Doubtful, DoubtWarning, GpuEvalError, SplitProblems
     from gpu_eval.labels import LabelSpace, load_labels
     from gpu_eval.results.compare import Comparison
     from gpu_eval.results.instance_run import InstanceRun
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "ConfusionMeter",
+    "DoubtWarning",
+    "Doubtful",
     "Examination",
     "GpuEvalError",
     "InstanceRun",
@@ -65,6 +67,8 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "results.compare",
+    "Doubtful": "errors",
+    "DoubtWarning": "errors",
     "Examination": "checkup.examination",
     "GpuEvalError": "errors",
     "InstanceRun": "results.instance_run",

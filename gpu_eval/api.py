@@ -122,6 +122,7 @@ def score(
         gt_suffix=gt_suffix or space.gt_suffix,
         pred_suffix=pred_suffix or space.pred_suffix,
         void_on_error=checked.void_on_error,
+        as_is=checked.as_is,
     )
     return Run(drive(task, os.fspath(gts), os.fspath(preds), place(out), checked))
 

@@ -33,6 +33,7 @@
         DeviceFailed           a device failed, and this process cannot use it any more
       ClusterError             a Dask cluster failed
       Interrupted              Ctrl-C: what is done is kept (exit code 130)
+    DoubtWarning               no error: what a meter was given looks like a mix-up
 
 Each error names the file, what was found, what was expected and what to do, as far as they apply.
 """
@@ -164,6 +165,10 @@ class FatalImage(InputError):
 
 class Doubtful(InputError):
     pass
+
+
+class DoubtWarning(UserWarning):
+    """What a meter was given looks like a mix-up of ids."""
 
 
 class SplitProblems(InputError):

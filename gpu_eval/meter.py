@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpu_eval.doctor.arrays import Sample, told
 from gpu_eval.engines.cuda.arrays import confusion_on_device, is_on_device
 from gpu_eval.engines.semantic import (
     SemanticJob,
@@ -19,7 +21,7 @@ from gpu_eval.engines.semantic import (
     outside,
     to_classes,
 )
-from gpu_eval.errors import OptionError
+from gpu_eval.errors import DoubtWarning, OptionError
 from gpu_eval.labels import Labels, as_labels
 from gpu_eval.metrics import semantic
 from gpu_eval.metrics.semantic import LevelScore
@@ -60,6 +62,9 @@ class ConfusionMeter:
     The state is `confusion`, one int64 matrix (n + 1, n + 1), rows gt, columns prediction, last index
     void: it can be added, pickled and merged over processes. `outside` counts the (gt, pred) pixels
     outside the encodings, which are in the matrix as void.
+
+    Values that look like a mix-up of ids, judged from a little of the first arrays in host memory, are told
+    by a `DoubtWarning` as soon as a score is asked for; `doubts` has them too.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class ConfusionMeter:
     ) -> None:
         self.labels = as_labels(labels)
         self._job = make_job(self.labels, gt_encoding=gt_encoding, pred_encoding=pred_encoding)
+        self._encodings = tuple(name or self.labels.default_encoding for name in (gt_encoding, pred_encoding))
         self.reset()
 
     def reset(self) -> None:
@@ -74,13 +80,16 @@ class ConfusionMeter:
         size = self.labels.n_classes + 1
         self.confusion: npt.NDArray[np.int64] = np.zeros((size, size), np.int64)
         self.outside = (0, 0)
+        self._seen = Sample()
 
     def update(self, gt: Any, pred: Any) -> None:
         """Count two integer arrays of one shape; see `confusion_matrix` for what they may be."""
         if is_on_device(gt) or is_on_device(pred):
             joint = confusion_on_device(gt, pred, self._job)
         else:
-            joint = _count(_as_integers(gt, "gt"), _as_integers(pred, "pred"), self._job)
+            gt, pred = _as_integers(gt, "gt"), _as_integers(pred, "pred")
+            joint = _count(gt, pred, self._job)
+            self._seen.look(gt, pred)
         gt_outside, pred_outside = outside(joint)
         self.outside = (self.outside[0] + int(gt_outside), self.outside[1] + int(pred_outside))
         self.confusion += fold_outside(joint)
@@ -94,15 +103,29 @@ class ConfusionMeter:
                 )
             self.confusion += meter.confusion
             self.outside = (self.outside[0] + meter.outside[0], self.outside[1] + meter.outside[1])
+            self._seen.add(meter._seen)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What looks like a mix-up of ids, not like a bad model; empty if nothing does."""
+        found = self._seen.doubts(self.labels, *self._encodings)
+        return tuple(told(doubt, "ConfusionMeter") for doubt in found)
 
     def compute(self, protocol: str = "idd") -> tuple[LevelScore, ...]:
         """The scores of every level, finest first. Raises OptionError for an unknown protocol."""
+        self._warn()
         return semantic.score(self.confusion, self.labels, protocol)
 
     def miou(self, level: int | None = None, protocol: str = "idd") -> float:
         """The mean IoU of a level (default: the finest)."""
         number = self.labels.levels[0].number if level is None else self.labels.level(level).number
-        return next(score.miou for score in self.compute(protocol) if score.level == number)
+        self._warn()
+        scores = semantic.score(self.confusion, self.labels, protocol)
+        return next(score.miou for score in scores if score.level == number)
+
+    def _warn(self) -> None:
+        for doubt in self.doubts:
+            warnings.warn(doubt, DoubtWarning, stacklevel=3)
 
 
 def _as_integers(values: Any, name: str) -> npt.NDArray[np.integer[Any]]:

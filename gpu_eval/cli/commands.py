@@ -225,9 +225,11 @@ def check(ctx: click.Context, /, preds: str, output: str, **options: Any) -> Non
 
 
 def _show(run: Any, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
-    """Notes and scores of a run of any task."""
+    """Doubts, notes and scores of a run of any task."""
     from gpu_eval import registry
+    from gpu_eval.cli import console
 
+    console.show_doubts(run)
     view = registry.module("cli", run.kind)
     view.notes(run)
     view.show(run, output, level=level, protocol=protocol)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -66,10 +66,11 @@ class Encoding:
 class LabelSpace:
     """The classes of one benchmark: levels finest first, encodings by name, and its file conventions.
 
-    `exclude` are file-name endings that are no label maps although they end with a suffix;
-    `resolution` is the default of `--res` ("1080", "WIDTHxHEIGHT" or "native"); `colours` are
-    (red, green, blue) per class of the finest level, to show them in; `label_colours` are those of the
-    table's own rows, void ones among them.
+    `ambiguous` are columns of the table of which a value stands for several classes (here for the first of
+    them): nothing can be scored by them, but a mix-up can be recognised. `exclude` are file-name endings that
+    are no label maps although they end with a suffix; `resolution` is the default of `--res` ("1080",
+    "WIDTHxHEIGHT" or "native"); `colours` are (red, green, blue) per class of the finest level, to show them
+    in; `label_colours` are those of the table's own rows, void ones among them.
     """
 
     name: str
@@ -82,6 +83,7 @@ class LabelSpace:
     resolution: str
     protocols: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
+    ambiguous: Mapping[str, Encoding] = field(default_factory=dict)
     label_colours: tuple[LabelColour, ...] = ()
 
     def __hash__(self) -> int:

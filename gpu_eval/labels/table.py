@@ -139,7 +139,7 @@ def to_label_space(table: LabelTable) -> LabelSpace:
         levels, classes = _flat(rows, problems)
     else:
         levels, classes = _hierarchy(rows, numbers, problems)
-    encodings = _encodings(header, rows, classes, levels[0], problems) if levels else {}
+    encodings, ambiguous = _encodings(header, rows, classes, levels[0], problems) if levels else ({}, {})
     problems.raise_any()
     identity = f"level{levels[0].number}"
     return LabelSpace(
@@ -153,6 +153,7 @@ def to_label_space(table: LabelTable) -> LabelSpace:
         resolution=convention.resolution,
         protocols=convention.protocols,
         colours=_colours(rows, classes, len(levels[0].names)),
+        ambiguous=ambiguous,
         label_colours=_label_colours(rows, classes),
     )
 
@@ -312,10 +313,14 @@ def _parents(rows: list[Row], finer: int, coarser: int, problems: Problems) -> d
 
 def _encodings(
     header: list[str], rows: list[Row], classes: list[int | None], finest: Level, problems: Problems
-) -> dict[str, Encoding]:
-    """The encodings by name: the finest level's own first, then `id`, the other columns, `submission`."""
+) -> tuple[dict[str, Encoding], dict[str, Encoding]]:
+    """The encodings by name: the finest level's own first, then `id`, the other columns, `submission`.
+
+    And those of the columns that no encoding can be: a value of theirs stands for several classes.
+    """
     n = len(finest.names)
     own = f"level{finest.number}"
+    ambiguous: dict[str, Encoding] = {}
     encodings = {own: _encoding(own, n, [*((c, c) for c in range(n)), (n, n)], is_class_255=n > VOID)}
     flat = finest.number == 1 and f"{own}_name" not in header
     is_class_255 = flat and any(row.is_class_255 for row in rows)
@@ -355,10 +360,12 @@ def _encodings(
                 [(raw, target) for raw, target, _ in pairs],
                 is_class_255=column == "id" and is_class_255,
             )
+        elif usable:
+            ambiguous[name] = _encoding(name, n, reversed([(raw, target) for raw, target, _ in pairs]))
     if n + 1 <= VOID:  # beyond that a class would need the value 255
         pairs_ = [*((c + 1, c) for c in range(n)), (n + 1, n)]
         encodings["submission"] = _encoding("submission", n, pairs_)
-    return encodings
+    return encodings, ambiguous
 
 
 def _clashes(pairs: list[tuple[int, int, Row]]) -> list[tuple[Row, Row]]:

@@ -33,6 +33,9 @@ PUBLISHED = {
 }
 PUBLISHED_LABELS = "idd"
 
+# Of the sizes of a run's predictions, those that a board names.
+SIZES_TOLD = 3
+
 # Columns of a board, and what they are called in those files.
 _PUBLISHED_SCORES = {**{f"miou_level{n}": f"miou_l{n}" for n in (3, 2, 1)}, "ap": "ap", "ap50": "ap50"}
 
@@ -88,7 +91,7 @@ def leaderboard(
         first = first or counted
         check_same_split(first, counted, (str(one.folder), str(run.folder)))
         chosen = run_units.units_of(counted, units)
-        row = _row(run, counted, protocol)
+        row = _row(run, counted, protocol) | _meant(run, column, protocol)
         how = run_units.describe(chosen, confidence)
         described.append(how)
         row |= {"interval_method": how["method"], "units": how["units"]}
@@ -145,6 +148,19 @@ def _row(run: ScoredRun, counted: ScoredImages, protocol: str) -> dict[str, Any]
         "version": facts["decides"]["version"],
         "engine": facts["engine"]["name"],
         "run": str(run.folder),
+    }
+
+
+def _meant(run: ScoredRun, column: str, protocol: str) -> dict[str, Any]:
+    """What says whether a score means what the others mean: classes in the mean, sizes, doubts."""
+    shown = list(run.board_columns.values())
+    scored = next((one.scored for one in shown if one.column == column), shown[0].scored)
+    there, classes = run.classes_in_mean(scored, protocol)
+    return {
+        "classes_in_mean": there,
+        "classes": classes,
+        "sizes": ", ".join(run.sizes[:SIZES_TOLD]) + (", ..." if len(run.sizes) > SIZES_TOLD else "") or None,
+        "doubts": "; ".join(run.doubts) or None,
     }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gpu_eval.doctor.doubt import Sight
 from gpu_eval.engines.choose import ENGINES, make_engine
+from gpu_eval.engines.engine import Engine
 from gpu_eval.errors import ClusterError, OptionError
 from gpu_eval.inputs.sources import Source, open_source
 from gpu_eval.runs.worker_check import WorkerView, check
@@ -41,7 +42,7 @@ class Workers(Protocol):
         """The source at a location, closed with the workers. Raises UnreadableSource as `open_source`."""
 
     def sight(self, gts: Location, preds: Location | None) -> AbstractContextManager[Sight]:
-        """What the doctor may look with: these sources, which are open, and an engine of this process."""
+        """What the doctor may look with; these sources are open."""
 
     def context(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> RunContext:
         """Where all of them read and write."""
@@ -86,12 +87,16 @@ class _Sources:
 
     @contextmanager
     def sight(self, gts: Location, preds: Location | None) -> Iterator[Sight]:
-        # The CPU engine, whoever scores: a few images are no work for a device, nor for a cluster.
-        engine, _ = make_engine("cpu", self._threads)
+        engine = self._eyes()
         try:
             yield Sight(self._sources[str(gts)], self._sources[str(gts if preds is None else preds)], engine)
         finally:
-            engine.close()
+            if engine is not None:
+                engine.close()
+
+    def _eyes(self) -> Engine | None:
+        """The engine that the doctor looks with."""
+        return None
 
 
 class ThisProcess(_Sources):
@@ -105,6 +110,10 @@ class ThisProcess(_Sources):
 
     def __enter__(self) -> ThisProcess:
         return self
+
+    def _eyes(self) -> Engine | None:
+        # The CPU engine, whichever scores: a few images are no work for a device.
+        return make_engine("cpu", self._threads)[0]
 
     def context(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> RunContext:
         return RunContext(

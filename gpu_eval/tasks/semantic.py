@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from gpu_eval.doctor import semantic as doctor
+from gpu_eval.doctor.doubt import Doubt, Sight
 from gpu_eval.engines.semantic import SemanticJob, SemanticResult, make_job
 from gpu_eval.errors import FatalImage, MissingPrediction, UnreadableFile
 from gpu_eval.inputs.pairs import Pair, pair_up
@@ -28,7 +30,8 @@ class SemanticTask(Task[Pair, SemanticResult]):
     The encodings are names of the space's, whose own spelling they are kept in; `resolution` is
     (height, width), or None for the gt's own size.
     With `void_on_error` an image whose prediction is missing or broken is counted as predicted void
-    everywhere. Raises OptionError for an encoding that the label space does not have.
+    everywhere; with `as_is` maps whose values are mostly no labels are counted too. Raises OptionError for an
+    encoding that the label space does not have.
     """
 
     word = "semantic"
@@ -43,6 +46,7 @@ class SemanticTask(Task[Pair, SemanticResult]):
     gt_suffix: str
     pred_suffix: str
     void_on_error: bool
+    as_is: bool = False
 
     def __post_init__(self) -> None:
         for side in ("gt_encoding", "pred_encoding"):
@@ -61,6 +65,20 @@ class SemanticTask(Task[Pair, SemanticResult]):
         )
         return Listing(to_manifest(split.pairs), split.problems, split.notes)
 
+    def examine(self, listing: Listing, sight: Sight) -> Sequence[Doubt]:
+        if self.job.in_colour:  # whose pixels are not ids, and are told one by one where they are no label's
+            return ()
+        picked = doctor.sampled(listing.images)
+        pairs = to_pairs(listing.manifest.take(picked))
+        return doctor.examine(
+            pairs,
+            self.space,
+            self.gt_encoding,
+            self.pred_encoding,
+            sight,
+            whole=len(picked) == listing.images,
+        )
+
     def decides(self) -> Mapping[str, Any]:
         # Colours are in no digest of the labels, since most runs do not look at them.
         palette = [asdict(label) for label in self.space.label_colours] if self.job.in_colour else None
@@ -70,6 +88,7 @@ class SemanticTask(Task[Pair, SemanticResult]):
             "pred_encoding": self.pred_encoding,
             "resolution": list(self.resolution) if self.resolution else "native",
             "void_on_error": self.void_on_error,
+            **({"as_is": True} if self.as_is else {}),
             **({} if palette is None else {"label_colours": palette}),
         }
 
@@ -91,6 +110,7 @@ class SemanticTask(Task[Pair, SemanticResult]):
             pred_encoding=self.pred_encoding,
             resolution=self.resolution,
             void_on_error=self.void_on_error,
+            as_is=self.as_is,
         )
 
     def is_unread(self, result: SemanticResult) -> bool:

@@ -55,7 +55,7 @@ def fix(split: TinySplit, tmp_path: Path, **options: object) -> gpu_eval.Examina
     ("change", "options", "done"),
     [
         (three_channels, {}, "was a grey map saved with three equal channels"),
-        (coloured, {}, "was a colour rendering in the table's colours"),
+        (coloured, {}, "was in `colour`"),
         (lambda v: v.astype(np.uint16), {}, "was 16-bit grey"),
         (lambda v: np.stack([v] * 3 + [np.full_like(v, 255)], 2), {}, "was a grey map saved with three"),
         (SUBMISSION, {"pred_encoding": "submission"}, "was in `submission`"),
@@ -82,6 +82,16 @@ def test_a_mode_or_an_encoding_is_mended(
             assert image.mode == "L"
             assert np.array_equal(np.asarray(image), pred)
     assert np.array_equal(score_of(found.fixed["score"], tmp_path), wanted.total())
+
+
+def test_a_rendering_is_mended_without_ground_truth(split: TinySplit, tmp_path: Path) -> None:
+    rewrite(split.preds, coloured)
+    found = gpu_eval.check(split.preds, fix=tmp_path / "fixed")
+    assert found.fixed is not None
+    assert found.fixed["done"] == {"was a colour rendering in the table's colours": 6}
+    for name, (_, pred) in split.maps.items():
+        fixed = np.asarray(Image.open(tmp_path / "fixed" / name))
+        assert np.array_equal(fixed, np.where(pred == 21, 20, pred))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

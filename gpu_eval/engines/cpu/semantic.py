@@ -198,7 +198,7 @@ class _Turn:
             (self.gts, gt, gt_outside, "--gt-encoding"),
             (self.preds, pred, pred_outside, "--pred-encoding"),
         ):
-            if index is not None and semantic.is_mostly_outside(outside, pixels):
+            if index is not None and self.job.refused(outside, pixels):
                 raise semantic.out_of_range(
                     self.job,
                     files.decode(index),

@@ -161,7 +161,7 @@ class _Pairs(Batches[Pair, SemanticResult]):
         good = (
             (statuses[counting.gt_statuses] == kernels.InflateStatus.OK)
             & (statuses[counting.pred_statuses] == kernels.InflateStatus.OK)
-            & ~semantic.is_mostly_outside(np.maximum(gt_outside, pred_outside), pixels)
+            & ~self.job.refused(np.maximum(gt_outside, pred_outside), pixels)
         )
         folded = semantic.fold_outside(joint)
         outside = np.stack([gt_outside, pred_outside], axis=1).tolist()
