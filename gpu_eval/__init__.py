@@ -67,8 +67,8 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "results.compare",
-    "Doubtful": "errors",
     "DoubtWarning": "errors",
+    "Doubtful": "errors",
     "Examination": "checkup.examination",
     "GpuEvalError": "errors",
     "InstanceRun": "results.instance_run",

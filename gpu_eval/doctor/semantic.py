@@ -28,7 +28,7 @@ READABLY = 2
 
 RAW = np.arange(VALUES - 1, dtype=np.uint16)
 RAW_JOB = SemanticJob(
-    n_classes=VALUES - 1, gt_table=RAW, pred_table=RAW, resolution=None, encodings={}, void_on_error=False
+    n_classes=VALUES - 1, gt_table=RAW, pred_table=RAW, resolution=None, encodings={}, as_is=True
 )
 
 
