@@ -69,7 +69,7 @@ class RunOptions(TypedDict, total=False):
     what certainly is not what was meant, too. `entry` may hold
     the team, method and link of the run's row on a leaderboard (`tag` sets them later). `client` is a
     `distributed.Client`: its workers score, and must see the inputs and `out` by the same names. `progress`
-    is called as the run goes on.
+    is called as the run goes on, `tell` with a line for a person where it has to wait for a worker.
     """
 
     threads: int | None
@@ -84,6 +84,7 @@ class RunOptions(TypedDict, total=False):
     entry: Mapping[str, str | None] | None
     client: Client | None
     progress: Callable[[Progress], None] | None
+    tell: Callable[[str], None] | None
 
 
 def score(

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.doctor.arrays import Sample, told
+from gpu_eval.engines import array_words, colours
+from gpu_eval.engines.array_words import Seen
 from gpu_eval.engines.cuda.arrays import confusion_on_device, is_on_device
 from gpu_eval.engines.semantic import (
     SemanticJob,
-    different_shapes,
     fold_outside,
     joint_count,
     make_job,
-    no_labels,
     outside,
     to_classes,
 )
@@ -25,6 +25,8 @@ from gpu_eval.errors import DoubtWarning, OptionError
 from gpu_eval.labels import Labels, as_labels
 from gpu_eval.metrics import semantic
 from gpu_eval.metrics.semantic import LevelScore
+
+Integers = npt.NDArray[np.integer[Any]]
 
 
 def confusion_matrix(
@@ -39,12 +41,14 @@ def confusion_matrix(
 
     Shape (n + 1, n + 1), rows gt, columns prediction, last index void; values outside the encoding
     count as void. `gt` and `pred` are NumPy arrays or whatever `numpy.asarray` takes without a copy,
-    CPU tensors of torch among them; uint8 is counted at full speed. Or both are in CUDA memory: CuPy arrays,
+    CPU tensors of torch among them; bool counts as 0 and 1, uint8 is counted at full speed. A side whose
+    encoding is `colour` has one more axis, of red, green and blue. Or both are in CUDA memory: CuPy arrays,
     CUDA tensors of torch, anything with DLPack or `__cuda_array_interface__`; they are counted there, in
     place if contiguous, after what their library's current stream has been given, and waited for.
 
-    Raises OptionError for shapes that differ, for dtypes that are not integers and for arrays that
-    NumPy cannot see; EngineUnavailable for arrays in CUDA memory where the CUDA engine cannot serve.
+    Raises OptionError for shapes that differ, for dtypes that are not integers, for one-hot arrays and
+    pictures, and for arrays that NumPy cannot see, each with what mends it; EngineUnavailable for arrays in
+    CUDA memory where the CUDA engine cannot serve.
     """
     meter = ConfusionMeter(labels, gt_encoding=gt_encoding, pred_encoding=pred_encoding)
     meter.update(gt, pred)
@@ -87,9 +91,10 @@ class ConfusionMeter:
         if is_on_device(gt) or is_on_device(pred):
             joint = confusion_on_device(gt, pred, self._job)
         else:
-            gt, pred = _as_integers(gt, "gt"), _as_integers(pred, "pred")
+            gt, pred = _labels(gt, pred, self._job)
             joint = _count(gt, pred, self._job)
-            self._seen.look(gt, pred)
+            if not self._job.in_colour:
+                self._seen.look(gt, pred)
         gt_outside, pred_outside = outside(joint)
         self.outside = (self.outside[0] + int(gt_outside), self.outside[1] + int(pred_outside))
         self.confusion += fold_outside(joint)
@@ -128,25 +133,47 @@ class ConfusionMeter:
             warnings.warn(doubt, DoubtWarning, stacklevel=3)
 
 
-def _as_integers(values: Any, name: str) -> npt.NDArray[np.integer[Any]]:
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise OptionError(
-            f"{name} is not an array that NumPy can see", found=f"{type(values).__name__}: {error}",
-            expected="an integer array in host memory", fix="move it there first, with .cpu() for torch",
-        ) from error  # fmt: skip
-    if not np.issubdtype(array.dtype, np.integer):
-        raise no_labels(name, array.dtype)
-    return array
+def _labels(gt: Any, pred: Any, job: SemanticJob) -> tuple[Integers, Integers]:
+    """Both arguments as integers of one shape. Raises OptionError, which says what would make them so."""
+    tables = {"gt": job.gt_table, "pred": job.pred_table}
+    sides = []
+    for given, other, name, in_colour in (
+        (gt, pred, "gt", job.gt_in_colour),
+        (pred, gt, "pred", job.pred_in_colour),
+    ):
+        if array_words.is_masked(given):
+            void = np.flatnonzero(tables[name] == job.n_classes)
+            raise array_words.masked(given, name, int(void[-1]) if void.size else None)
+        try:
+            array = np.asarray(given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise array_words.unseen(given, other, name, job.n_classes, error) from error
+        if in_colour and job.palette is not None:
+            array = array_words.colour_channels(array, name)
+            array = colours.to_classes(array, name, job.palette, is_gt=name == "gt")
+            sides.append(array_words.seen(name, array, array))
+        else:
+            sides.append(array_words.seen(name, given, array))
+    gt_side, pred_side = sides
+    has_colours = job.palette is not None
+    array_words.check_types(gt_side, pred_side, job.n_classes)
+    array_words.check_shapes(gt_side, pred_side, job.n_classes, has_colours=has_colours)
+
+    def outside(side: Seen) -> float:
+        classes = to_classes(_integers(side), tables[side.name], job.n_classes)
+        return float((classes > job.n_classes).mean())
+
+    array_words.check_pictures(gt_side, pred_side, job.n_classes, outside, has_colours=has_colours)
+    return _integers(gt_side), _integers(pred_side)
 
 
-def _count(
-    gt: npt.NDArray[np.integer[Any]], pred: npt.NDArray[np.integer[Any]], job: SemanticJob
-) -> npt.NDArray[np.int64]:
+def _integers(side: Seen) -> Integers:
+    assert side.values is not None
+    return side.values.view(np.uint8) if side.is_bool else side.values
+
+
+def _count(gt: Integers, pred: Integers, job: SemanticJob) -> npt.NDArray[np.int64]:
     """The joint count of integers of any width; those that fit a byte are counted at full speed."""
-    if gt.shape != pred.shape:
-        raise different_shapes(gt.shape, pred.shape)
     shape = (-1, gt.shape[-1] if gt.ndim else 1) if gt.size else (0, 0)
     gt_bytes, pred_bytes = _as_bytes(gt), _as_bytes(pred)
     if gt_bytes is not None and pred_bytes is not None:
@@ -157,7 +184,7 @@ def _count(
     return joint_count(to_classes(gt, job.gt_table, n), to_classes(pred, job.pred_table, n), n)
 
 
-def _as_bytes(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8] | None:
+def _as_bytes(values: Integers) -> npt.NDArray[np.uint8] | None:
     """The same values as uint8; None where they do not fit."""
     if values.dtype == np.uint8:
         return values.view(np.uint8)

@@ -92,8 +92,10 @@ def main() -> None:
     metavar="NAME|CSV",
     help="idd, idd-lite, cityscapes, or a label CSV of your own.",
 )
-@click.option("--gt-encoding", metavar="NAME", help="What the gt's pixel values mean: level3, id, ...")
-@click.option("--pred-encoding", metavar="NAME", help="The same for predictions: level3, submission, id, ...")
+@click.option("--gt-encoding", metavar="NAME", help="What the gt's pixels mean: level3, id, colour, ...")
+@click.option(
+    "--pred-encoding", metavar="NAME", help="The same for predictions: submission, id, train+1, ..."
+)
 @click.option(
     "--res",
     metavar="SIZE",
@@ -144,7 +146,7 @@ def _carry_out(
     drawn_no_more(options)
     entry = {name: options.pop(name, None) for name in ("team", "method", "link")}
     with client_of(options) as client, progress.ProgressLine() as line:
-        run = call(gts, preds, entry=entry, client=client, progress=line.update, **options)
+        run = call(gts, preds, entry=entry, client=client, progress=line.update, tell=line.say, **options)
     _show(run, output)
     if client is not None:
         show_workers.show_workers(run.facts)
@@ -407,7 +409,7 @@ def worker_check(
     if options["scheduler"] is None and options["scheduler_file"] is None:
         raise click.UsageError("which cluster? give --scheduler or --scheduler-file")
     with client_of(options) as client:
-        views = ask(client, engine, locations, out, patience=30.0)
+        views = ask(client, engine, locations, out, patience=30.0, tell=console.say)
     if broken := show_workers.show_views(views):
         console.say(f"{broken} of {len(views)} workers cannot work")
         ctx.exit(ClusterError.exit_code)

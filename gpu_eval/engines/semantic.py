@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gpu_eval.engines.colours import Side
 from gpu_eval.engines.engine import Job
-from gpu_eval.errors import InputError, LabelOutOfRange, MissingPrediction, OptionError
+from gpu_eval.errors import InputError, LabelOutOfRange, MissingPrediction
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.labels import LabelSpace
 from gpu_eval.labels.colours import Colours
@@ -231,24 +231,4 @@ def out_of_range(
         fix=f"{option} {best} would fit {fits[best]:.0%} of the pixels"
         if best is not None and fits[best] > 0.9
         else None,
-    )
-
-
-def no_labels(name: str, dtype: np.dtype[Any]) -> OptionError:
-    """The error of an array, `name`, that does not hold integers."""
-    return OptionError(
-        f"{name} is not an array of labels",
-        found=f"dtype {dtype}",
-        expected="integers",
-        fix="logits need .argmax over the class axis first",
-    )
-
-
-def different_shapes(gt: tuple[int, ...], pred: tuple[int, ...]) -> OptionError:
-    """The error of arrays that cannot be counted together."""
-    return OptionError(
-        "gt and pred differ in shape",
-        found=f"{gt} and {pred}",
-        expected="one shape",
-        fix="resize the prediction by nearest neighbour first",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -54,8 +54,10 @@ class Workers(Protocol):
         """Where the shards of the run at `here`, which has begun, are scored."""
 
 
-def make_workers(engine: str, threads: int | None, client: Client | None) -> Workers:
-    """The workers of `client`'s cluster, or this process.
+def make_workers(
+    engine: str, threads: int | None, client: Client | None, tell: Callable[[str], None] | None = None
+) -> Workers:
+    """The workers of `client`'s cluster, or this process. `tell` gets a line where a worker is waited for.
 
     Raises OptionError or EngineUnavailable for an engine that cannot be had, before anything is listed.
     """
@@ -63,7 +65,7 @@ def make_workers(engine: str, threads: int | None, client: Client | None) -> Wor
         raise OptionError("threads must be at least 1", found=str(threads))
     if engine not in ENGINES:
         raise OptionError("no such engine", found=engine, expected=" or ".join(ENGINES))
-    return ThisProcess(engine, threads) if client is None else Cluster(engine, threads, client)
+    return ThisProcess(engine, threads) if client is None else Cluster(engine, threads, client, tell)
 
 
 class _Sources:
@@ -139,13 +141,15 @@ class ThisProcess(_Sources):
 class Cluster(_Sources):
     """The workers of a Dask cluster. They read the inputs and write the parts themselves."""
 
-    def __init__(self, engine: str, threads: int | None, client: Client) -> None:
+    def __init__(
+        self, engine: str, threads: int | None, client: Client, tell: Callable[[str], None] | None = None
+    ) -> None:
         from gpu_eval.scheduling import dask_executor as cluster
 
         # A worker scores one shard per thread of its own; more threads in each engine are the user's word.
         super().__init__(threads or 1)
-        self._engine, self._client = engine, client
-        cluster.wait_for_workers(client, PATIENCE)
+        self._engine, self._client, self._tell = engine, client, tell
+        cluster.wait_for_workers(client, PATIENCE, tell)
         cluster.check_versions(client)
 
     def __enter__(self) -> Cluster:
@@ -174,7 +178,9 @@ class Cluster(_Sources):
 
         inputs = (here.gts, *([] if here.preds is None else [here.preds]))
         _views(self._client, self._engine, inputs, here.run, here.fingerprint)
-        executor = cluster.DaskExecutor(self._client, resources=_needs(self._client, self._engine))
+        executor = cluster.DaskExecutor(
+            self._client, resources=_needs(self._client, self._engine), tell=self._tell
+        )
         try:
             yield executor
         finally:
@@ -195,14 +201,17 @@ def ask(
     fingerprint: str | None = None,
     *,
     patience: float = PATIENCE,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, WorkerView | BaseException]:
     """What each worker that is to score with `engine` sees, by its address; see `worker_check.check`.
+
+    `tell` gets a line where a worker is waited for.
 
     Raises ClusterError if one does not answer, or if there is none after `patience` seconds.
     """
     from gpu_eval.scheduling import dask_executor as cluster
 
-    cluster.wait_for_workers(client, patience)
+    cluster.wait_for_workers(client, patience, tell)
     there = None if output is None else _everywhere(output)
     question = (engine, tuple(map(_everywhere, inputs)), there, fingerprint)
     return cluster.ask_workers(
