@@ -31,6 +31,8 @@ FEW_VOIDS = 3
 MOST_CLASSES = 0.6
 # Codecs and networks round heights and widths up to multiples of these.
 STEPS = (16, 32, 64, 128)
+# More is no padding: a network of square inputs answers in squares.
+MOST_PADDING = 0.125
 
 
 def value_doubts(space: LabelSpace, name: str, tally: Tally) -> list[Doubt]:
@@ -211,7 +213,8 @@ def _why_odd(size: tuple[int, int], frame: tuple[int, int]) -> str | None:
         other = 1 - axis
         exact, rest = divmod(size[other] * frame[axis], frame[other])
         for step in STEPS:
-            if rest == 0 and exact % step and size[axis] == exact + step - exact % step:
+            padding = -exact % step
+            if rest == 0 and 0 < padding <= MOST_PADDING * exact and size[axis] == exact + padding:
                 unpadded = (exact, size[1]) if axis == 0 else (size[0], exact)
                 return f"{said(unpadded)} padded to a multiple of {step}"
     return None
