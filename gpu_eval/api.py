@@ -215,7 +215,6 @@ def check(
         "names": None if names is None else os.fspath(names),
         "fix": None if fix is None else os.fspath(fix),
         "threads": threads,
-        "suffix_given": pred_suffix is not None,
     }
     if task == "semantic":
         return semantic_check.check(asked, as_labels(labels), **options)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,19 +43,19 @@ def check(
     task: Task[Any, Any],
     asked: Asked,
     look: Look,
-    look_at_gts: Callable[[Source, Problems], None] | None,
+    look_at_gts: Callable[[Source, Collection[str], Problems], None] | None,
     *,
     names: str | None,
     fix: str | None,
     correctable: Correctable | None,
-    suffix_given: bool,
+    suffix_given: str | None,
     preds_are_files: bool,
     threads: int | None,
 ) -> Examination:
     """What is wrong with a split or with its predictions alone, what looks like a mix-up, and what is so.
 
-    `look` looks at the side of the predictions, `look_at_gts` at that of the ground truth; `names` is a list
-    of what must be there. With `fix` a corrected copy is written to that folder.
+    `look` looks at the side of the predictions, `look_at_gts` at those files of the ground truth that are
+    named; `names` is a list of what must be there. With `fix` a corrected copy is written to that folder.
 
     Raises
         OptionError: an option has no meaning here, or `fix` names a folder that cannot be used.
@@ -73,13 +75,14 @@ def check(
         source = workers.open(asked.preds) if preds_are_files else None
         entries = [] if source is None else source.entries()
         listing, judged, unpaired = _examine(task, asked, workers, problems)
-        side = Side(asked.preds, source, entries, listing is not None, listing is not None, suffix_given)
+        paired = None if listing is None else _paired_suffix(listing)
+        side = Side(asked.preds, source, entries, listing is not None, paired or suffix_given)
         if listing is None:
             problems.extend(naming.duplicates(entries, asked.preds))
         looked = look(side, problems)
         if listing is not None and look_at_gts is not None:
             assert asked.gts is not None
-            look_at_gts(workers.open(asked.gts), problems)
+            look_at_gts(workers.open(asked.gts), set(listing.manifest["gt_name"].to_pylist()), problems)
         twins = naming.twins(entries)
         doubts = (*judged, *looked.doubts, *(() if twins is None else (twins,)))
         notes = [*(listing.notes if listing is not None else ()), *looked.notes]
@@ -122,6 +125,18 @@ def _examine(
         problems.add(problem, fixable=isinstance(problem, MissingPrediction) and problem.found is not None)
     with workers.sight(asked.gts, asked.preds if listing.preds_are_files else None) as sight:
         return listing, tuple(task.examine(listing, sight)), None
+
+
+def _paired_suffix(listing: Listing) -> str | None:
+    """How the names of predictions end by most pairs; None where no name begins as its key does."""
+    columns = listing.manifest.column_names
+    files = listing.manifest["pred_name" if "pred_name" in columns else "list_file"].to_pylist()
+    endings: Counter[str] = Counter()
+    for key, file in zip(listing.manifest["key"].to_pylist(), files, strict=True):
+        base, name = posixpath.basename(key), posixpath.basename(file or "")
+        if name.startswith(base):
+            endings[name[len(base) :]] += 1
+    return endings.most_common(1)[0][0] if endings else None
 
 
 # --- names -----------------------------------------------------------------------------------------

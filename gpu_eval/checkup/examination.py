@@ -150,23 +150,25 @@ class Side:
     """The predictions: where they lie, and what was said about them before they are looked at.
 
     `source` is None where the location is one file. `is_listed`: the split was listed with its ground truth,
-    and its problems told. `is_judged`: values and sizes were judged with ground truth, which knows better.
-    `suffix_given`: the user says how names end.
+    and its problems told; its values and sizes were judged with it, which knows better. `suffix` is how names
+    end by the pairs of the listing, or as the user says.
     """
 
     location: str
     source: Source | None
     entries: Sequence[Entry]
-    is_listed: bool
-    is_judged: bool
-    suffix_given: bool
+    is_listed: bool = False
+    suffix: str | None = None
 
     def ending(self, suffix: str, extension: str, option: str) -> tuple[str, tuple[str, ...]]:
         """How the names of the files that count end, and what was assumed.
 
-        `suffix` where any name has it; else what most files with the extension have in common.
+        The side's own where it is known; else `suffix` where any name has it; else what all files with the
+        extension have in common.
         """
-        if self.suffix_given or any(entry.name.endswith(suffix) for entry in self.entries):
+        if self.suffix is not None:
+            return self.suffix, ()
+        if any(entry.name.endswith(suffix) for entry in self.entries):
             return suffix, ()
         likely = Counter(
             ending_of(entry.name) for entry in self.entries if entry.name.casefold().endswith(extension)

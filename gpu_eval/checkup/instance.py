@@ -18,7 +18,6 @@ def check(
     names: str | None = None,
     fix: str | None = None,
     threads: int | None = None,
-    suffix_given: bool = False,
 ) -> Examination:
     """What `gpu_eval.check` answers for instances of the table `labels`. Raises as `drive.check`."""
     space, classes = load_instances(labels), load_labels(labels)
@@ -43,7 +42,7 @@ def check(
         names=names,
         fix=fix,
         correctable=None,
-        suffix_given=suffix_given,
+        suffix_given=options.get("list_suffix"),
         preds_are_files=not asked.preds.lower().endswith(".json"),
         threads=threads,
     )

@@ -169,7 +169,7 @@ def _look_slowly(
             form = _form(read_file.header, decoded, colours) if decode else None
         except InputError as worse:
             return Seen(size, mode, error=worse)
-        return Seen(size, mode, error=_explained(data, file, side) if decode else error, form=form)
+        return Seen(size, mode, error=_explained(data, file, side, error) if decode else error, form=form)
     except InputError as error:
         return Seen(size, mode, error=error)
     counts = np.bincount(pixels.ravel())
@@ -189,13 +189,13 @@ def _any_mode(header: png.PngHeader, file: str) -> None:
     """All that PNG has."""
 
 
-def _explained(data: memoryview, file: str, side: Side) -> InputError | None:
-    """What scoring says of a map that it refuses."""
+def _explained(data: memoryview, file: str, side: Side, error: InputError) -> InputError:
+    """What scoring says of a map that it refuses; `error` is why."""
     try:
         decode_side(data, file, side)
-    except InputError as error:
-        return error
-    return None
+    except InputError as explained:
+        return explained
+    return error
 
 
 def _alike(error: WrongImageMode, example: InputError) -> WrongImageMode:

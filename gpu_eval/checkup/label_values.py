@@ -31,6 +31,8 @@ FEW_VOIDS = 3
 MOST_CLASSES = 0.6
 # Codecs and networks round heights and widths up to multiples of these.
 STEPS = (16, 32, 64, 128)
+# More is no padding: a network of square inputs answers in squares.
+MOST_PADDING = 0.125
 
 
 def value_doubts(space: LabelSpace, name: str, tally: Tally) -> list[Doubt]:
@@ -40,7 +42,8 @@ def value_doubts(space: LabelSpace, name: str, tally: Tally) -> list[Doubt]:
         return []
     if present == {0, 255} and space.encoding(name).table[255] >= space.void:
         return [_binary(tally)]
-    outside = {value for value in present if _class(space, name, value) > space.void}
+    table = space.encoding(name).table
+    outside = {value for value in present if value > 255 or table[value] > space.void}
     better = _better(space, name, present - {255}, outside)
     if better is not None:
         return [_other_encoding(space, name, better, present - {255}, outside, tally)]
@@ -67,6 +70,8 @@ def _overlap(space: LabelSpace, name: str, present: set[int]) -> float:
 
 def _better(space: LabelSpace, name: str, present: set[int], outside: set[int]) -> str | None:
     """The encoding that explains values which `name` does not; None where nothing is to be explained."""
+    if max(present, default=0) > 255:
+        return None
     own = _overlap(space, name, present)
     voids = {value for value in present if _class(space, name, value) == space.void}
     fitting = []
@@ -208,7 +213,8 @@ def _why_odd(size: tuple[int, int], frame: tuple[int, int]) -> str | None:
         other = 1 - axis
         exact, rest = divmod(size[other] * frame[axis], frame[other])
         for step in STEPS:
-            if rest == 0 and exact % step and size[axis] == exact + step - exact % step:
+            padding = -exact % step
+            if rest == 0 and 0 < padding <= MOST_PADDING * exact and size[axis] == exact + padding:
                 unpadded = (exact, size[1]) if axis == 0 else (size[0], exact)
                 return f"{said(unpadded)} padded to a multiple of {step}"
     return None
@@ -298,10 +304,10 @@ def look_at_maps(
         return Looked({}, ())
     tally = look_through(side.source, maps, space, encoding, problems, threads)
     in_colour = space.encoding(encoding).in_colour
-    doubts = [] if side.is_judged or in_colour else value_doubts(space, encoding, tally)
+    doubts = [] if side.is_listed or in_colour else value_doubts(space, encoding, tally)
     if not (doubts and doubts[0].certain):
         problems.extend(tally.outside, count=tally.refused)
-    if not side.is_judged:
+    if not side.is_listed:
         doubts += size_doubts(tally.sizes, tally.size_examples, frame)
     keys = {entry.name.removesuffix(suffix): entry.name for entry in maps}
     if not side.is_listed:

@@ -205,12 +205,15 @@ def _swapped(space: InstanceSpace, lines: Lines) -> bool:
 
 
 def _other_ids(space: InstanceSpace, labels: LabelSpace, lines: Lines) -> Doubt | None:
-    """Labels that are ids of another column of the table: some are not evaluated, all would be there."""
+    """Labels that are ids of another column of the table: some are of no thing, all would be evaluated there.
+
+    Models of all things write labels that evaluation ignores, beside others: no reason to doubt.
+    """
     present = {int(label) for label in lines.labels}
     evaluated = set(space.ids)
-    if present <= evaluated:
-        return None
     counted = sum(count for label, count in lines.labels.items() if label in evaluated)
+    if counted and present <= evaluated | space.void_ids:
+        return None
     fits = {
         name: ids
         for name in labels.encodings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from gpu_eval.checkup import drive
 from gpu_eval.checkup.examination import Asked, Examination, Looked, Problems, Side
 from gpu_eval.checkup.label_files import look_through
@@ -19,7 +21,6 @@ def check(
     names: str | None = None,
     fix: str | None = None,
     threads: int | None = None,
-    suffix_given: bool = False,
 ) -> Examination:
     """What `gpu_eval.check` answers for label maps of `space`. Raises as `drive.check`."""
     options = asked.options
@@ -32,17 +33,13 @@ def check(
         pred_suffix=options.get("pred_suffix"),
         void_on_error=False,
     )
-    gt_suffix, pred_suffix = task.gt_suffix or space.gt_suffix, task.pred_suffix or space.pred_suffix
+    pred_suffix = task.pred_suffix or space.pred_suffix
 
     def look(side: Side, problems: Problems) -> Looked:
         return look_at_maps(side, space, task.pred_encoding, pred_suffix, task.resolution, problems, threads)
 
-    def look_at_gts(source: Source, problems: Problems) -> None:
-        maps = [
-            entry
-            for entry in source.entries()
-            if entry.name.endswith(gt_suffix) and not entry.name.endswith(space.exclude)
-        ]
+    def look_at_gts(source: Source, names: Collection[str], problems: Problems) -> None:
+        maps = [entry for entry in source.entries() if entry.name in names]
         look_through(source, maps, space, task.gt_encoding, problems, threads, is_gt=True)
 
     return drive.check(
@@ -53,7 +50,7 @@ def check(
         names=names,
         fix=fix,
         correctable=drive.Correctable(space, task.gt_suffix, pred_suffix, task.pred_encoding),
-        suffix_given=suffix_given,
+        suffix_given=options.get("pred_suffix"),
         preds_are_files=True,
         threads=threads,
     )

@@ -220,7 +220,7 @@ def out_of_range(
         encoding: float(histogram[:256][table <= job.n_classes].sum() / histogram.sum())
         for encoding, table in job.encodings.items()
     }
-    best = max(fits, key=lambda encoding: fits[encoding])
+    best = max(fits, key=lambda encoding: fits[encoding], default=None)
     seen = np.flatnonzero(histogram)
     listed = ", ".join(str(v) for v in seen[:12]) + (", ..." if seen.size > 12 else "")
     return LabelOutOfRange(
@@ -228,5 +228,7 @@ def out_of_range(
         file=file,
         found=f"{share:.0%} outside the encoding; values {listed}",
         expected=f"a class 0..{job.n_classes - 1} or void after encoding",
-        fix=f"{option} {best} would fit {fits[best]:.0%} of the pixels" if fits[best] > 0.9 else None,
+        fix=f"{option} {best} would fit {fits[best]:.0%} of the pixels"
+        if best is not None and fits[best] > 0.9
+        else None,
     )

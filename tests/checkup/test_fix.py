@@ -84,6 +84,16 @@ def test_a_mode_or_an_encoding_is_mended(
     assert np.array_equal(score_of(found.fixed["score"], tmp_path), wanted.total())
 
 
+def test_a_rendering_is_mended_without_ground_truth(split: TinySplit, tmp_path: Path) -> None:
+    rewrite(split.preds, coloured)
+    found = gpu_eval.check(split.preds, fix=tmp_path / "fixed")
+    assert found.fixed is not None
+    assert found.fixed["done"] == {"was a colour rendering in the table's colours": 6}
+    for name, (_, pred) in split.maps.items():
+        fixed = np.asarray(Image.open(tmp_path / "fixed" / name))
+        assert np.array_equal(fixed, np.where(pred == 21, 20, pred))
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_few_bits_become_their_true_values(split: TinySplit, tmp_path: Path, bits: int) -> None:
     from tests.support.png_builder import build_png

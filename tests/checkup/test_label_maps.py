@@ -182,7 +182,18 @@ class TestSizes:
         assert why in doubt.evidence
 
     @pytest.mark.parametrize(
-        "size", [(1080, 1920), (720, 1280), (480, 858), (240, 426), (964, 1280), (540, 960), (36, 64)]
+        "size",
+        [
+            (1080, 1920),
+            (720, 1280),
+            (480, 858),
+            (240, 426),
+            (964, 1280),
+            (540, 960),
+            (36, 64),
+            (256, 256),
+            (512, 512),
+        ],
     )
     def test_frames_and_small_frames_are_not(self, tmp_path: Path, size: tuple[int, int]) -> None:
         assert gpu_eval.check(write_maps(tmp_path / "p", [np.ones(size)] * 2)).ok
