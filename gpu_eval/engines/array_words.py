@@ -240,7 +240,8 @@ def _with_one(shape: Shape, axis: int) -> Shape:
 
 def _argmax(side: Seen, other: Seen, axis: int) -> str:
     keeps = len(side.shape) == len(other.shape) and other.shape[axis] == 1
-    return f"{side.name}.argmax({axis}{', keepdims=True' if keeps else ''})"
+    word = "keepdim" if side.torch else "keepdims"
+    return f"{side.name}.argmax({axis}{f', {word}=True' if keeps else ''})"
 
 
 def _squeezed(side: Seen, other: Seen) -> str | None:

@@ -55,6 +55,12 @@ def test_other_words_are_answered_with_what_may_be_meant(labels: str, given: str
     SPACES[labels].encoding(meant)
 
 
+def test_a_coarser_level_is_told_to_be_too_coarse() -> None:
+    for name in ("level1", "level2Ids"):
+        with pytest.raises(OptionError, match="do not say which class of level 3"):
+            SPACES["idd"].encoding(name)
+
+
 def test_a_word_like_no_other_is_answered_with_all_names() -> None:
     with pytest.raises(OptionError, match="one of level3, id, cs, cs_train, submission, colour") as caught:
         SPACES["idd"].encoding("palette")
