@@ -214,6 +214,20 @@ def _hierarchy(
     rows: list[Row], numbers: list[int], problems: Problems
 ) -> tuple[tuple[Level, ...], list[int | None]]:
     """The levels, finest first, checked to be a tree; and the finest class of every row."""
+    for row in rows:
+        # Where the raw id is another, the 255 of the level was chosen to mean void.
+        if (
+            row.void_id == VOID
+            and row.is_class_255
+            and not row.is_flagged
+            and _class(row, numbers[0]) is None
+        ):
+            problems.add(
+                row.line,
+                "255 is void where a table has levels, but the label has the name of a class",
+                repr(row.name),
+                "a table without levels, where 255 may be a class; or `ignore_in_eval` 1 for void",
+            )
     names = {number: _level_classes(rows, number, problems) for number in numbers}
     parents = {
         (finer, coarser): _parents(rows, finer, coarser, problems)
