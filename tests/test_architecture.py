@@ -50,7 +50,7 @@ IMPORTS: dict[str, set[str]] = {
         "version",
     },
     "c_functions": set(),
-    "doctor": {"engines", "errors", "inputs"},
+    "doctor": {"engines", "errors", "inputs", "labels"},
     "engines": {"c_functions", "errors", "inputs", "labels", "registry"},
     "errors": set(),
     "inputs": {"c_functions", "errors", "labels"},
