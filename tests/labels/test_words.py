@@ -94,6 +94,14 @@ def test_a_misspelt_benchmark_is_answered_with_its_name() -> None:
         load_labels("cityscape-labels")
 
 
+@pytest.mark.parametrize("name", ["", " ", "x" * 10000, "\0", "a\nb"])
+def test_names_that_no_file_can_have_are_refused(name: str) -> None:
+    with pytest.raises(LabelTableError, match="label table"):
+        load_labels(name)
+    with pytest.raises(OptionError, match="no such encoding"):
+        SPACES["idd"].encoding(name)
+
+
 def test_a_file_wins_over_a_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("Cityscapes").write_text("name,id\na,0\nb,1\n")
