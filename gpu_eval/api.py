@@ -103,8 +103,10 @@ def score(
     """Score a split of predicted label maps and write the run folder `out`.
 
     `gts` and `preds` are folders, .zip or .tar files, or fsspec URLs. `labels` is "idd", "idd-lite",
-    "cityscapes", the path of a label CSV, or a number of classes. Encodings, suffixes and `res`
-    (1080, 720, 480, 240, native or WxH) default to the benchmark's own. The other options are those of
+    "cityscapes", the path of a label CSV, or a number of classes. Encodings and `res`
+    (1080, 720, 480, 240, native or WxH) default to the benchmark's own. Without suffixes the files are found
+    as the benchmark and the toolchains in use name them; what was assumed is among the run's notes. The other
+    options are those of
     `RunOptions`; with `on_error` "void" a missing or broken prediction counts as void everywhere.
 
     Raises
@@ -120,8 +122,8 @@ def score(
         gt_encoding=gt_encoding or space.default_encoding,
         pred_encoding=pred_encoding or space.default_encoding,
         resolution=parse_resolution(res or space.resolution),
-        gt_suffix=gt_suffix or space.gt_suffix,
-        pred_suffix=pred_suffix or space.pred_suffix,
+        gt_suffix=gt_suffix,
+        pred_suffix=pred_suffix,
         void_on_error=checked.void_on_error,
         as_is=checked.as_is,
     )
@@ -157,8 +159,8 @@ def score_instances(
     task = InstanceTask(
         space,
         area,
-        gt_suffix=gt_suffix or space.gt_suffix,
-        list_suffix=list_suffix or space.list_suffix,
+        gt_suffix=gt_suffix,
+        list_suffix=list_suffix,
         void_on_error=checked.void_on_error,
     )
     return InstanceRun(drive(task, os.fspath(gts), os.fspath(preds), place(out), checked))

@@ -34,7 +34,7 @@ class Correctable:
     """What a corrected copy needs to know: the classes, how names end, and the encoding of the maps."""
 
     space: LabelSpace
-    gt_suffix: str
+    gt_suffix: str | None
     suffix: str
     encoding: str
 
@@ -157,7 +157,9 @@ def _by_listing(listing: Listing, looked: Looked, suffix: str) -> dict[str, str]
 def _by_gts(gts: Source, looked: Looked, correctable: Correctable) -> dict[str, str]:
     """The same where no prediction has the path of a ground truth."""
     try:
-        keys, _ = gts_by_key(gts.entries(), correctable.gt_suffix, gts.location, correctable.space.exclude)
+        keys, _, _ = gts_by_key(
+            gts.entries(), gts.location, correctable.gt_suffix, exclude=correctable.space.exclude
+        )
     except EmptySplit:
         return {}
     return _renames(naming.match(keys, naming.without_top(looked.keys, keys)).pairs, correctable.suffix)

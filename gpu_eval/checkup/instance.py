@@ -25,13 +25,14 @@ def check(
     task = InstanceTask(
         space,
         AREA,
-        gt_suffix=options.get("gt_suffix", space.gt_suffix),
-        list_suffix=options.get("list_suffix", space.list_suffix),
+        gt_suffix=options.get("gt_suffix"),
+        list_suffix=options.get("list_suffix"),
         void_on_error=False,
     )
+    list_suffix = task.list_suffix or space.list_suffix
 
     def look(side: Side, problems: Problems) -> Looked:
-        return look_at_lists(side, space, classes, task.list_suffix, problems, threads)
+        return look_at_lists(side, space, classes, list_suffix, problems, threads)
 
     return drive.check(
         task,

@@ -29,15 +29,14 @@ def check(
         gt_encoding=space.encoding(options.get("gt_encoding", space.default_encoding)).name,
         pred_encoding=space.encoding(options.get("pred_encoding", space.default_encoding)).name,
         resolution=parse_resolution(space.resolution),
-        gt_suffix=options.get("gt_suffix", space.gt_suffix),
-        pred_suffix=options.get("pred_suffix", space.pred_suffix),
+        gt_suffix=options.get("gt_suffix"),
+        pred_suffix=options.get("pred_suffix"),
         void_on_error=False,
     )
+    pred_suffix = task.pred_suffix or space.pred_suffix
 
     def look(side: Side, problems: Problems) -> Looked:
-        return look_at_maps(
-            side, space, task.pred_encoding, task.pred_suffix, task.resolution, problems, threads
-        )
+        return look_at_maps(side, space, task.pred_encoding, pred_suffix, task.resolution, problems, threads)
 
     def look_at_gts(source: Source, names: Collection[str], problems: Problems) -> None:
         maps = [entry for entry in source.entries() if entry.name in names]
@@ -50,8 +49,8 @@ def check(
         look_at_gts,
         names=names,
         fix=fix,
-        correctable=drive.Correctable(space, task.gt_suffix, task.pred_suffix, task.pred_encoding),
-        suffix_given=options.get("pred_suffix"),
+        correctable=drive.Correctable(space, task.gt_suffix, pred_suffix, task.pred_encoding),
+        suffix_given=task.pred_suffix,
         preds_are_files=True,
         threads=threads,
     )

@@ -13,7 +13,9 @@ from typing import Any, TypeGuard
 from gpu_eval.errors import ExtraPrediction, MalformedPredictions
 from gpu_eval.inputs.coco_file import is_image_id, read_coco
 from gpu_eval.inputs.instance_split import InstanceImage, InstanceSplit, Prediction, Rle
-from gpu_eval.inputs.pairs import folders_to_drop, gts_by_key, notes_on_dropped
+from gpu_eval.inputs.naming.layouts import Meeting, meet, notes_on
+from gpu_eval.inputs.naming.suffixes import GT_INSTANCES, INSTANCE_OTHERS
+from gpu_eval.inputs.pairs import gts_by_key
 from gpu_eval.inputs.prediction_lists import Findings, expected_label, label_problem
 from gpu_eval.inputs.rle import EXPECTED_RLE, decode_rle, read_rle
 from gpu_eval.inputs.source import Source, plain_name
@@ -30,7 +32,7 @@ def read_split_coco(
     """The split of a source of gts and a COCO results file, a path or an fsspec URL.
 
     An image is named by "file_name", or by "image_id" where that is text: its key, alone or with the ending
-    of the gt or of the frame, with any extension. Folders are dropped as `pair_up` says. Images that no
+    of the gt or of the frame, with any extension. Names meet keys as `pair_up` says. Images that no
     entry names have no predictions (COCO lists nothing for them); a note counts them.
 
     Raises
@@ -38,8 +40,10 @@ def read_split_coco(
         UnreadableSource, UnreadableFile: the gts cannot be listed, or the file cannot be read.
         MalformedPredictions: the file is not a COCO results file at all.
     """
-    gt_suffix = space.gt_suffix if gt_suffix is None else gt_suffix
-    gt_files, gt_problems = gts_by_key(gts.entries(), gt_suffix, gts.location)
+    usual = tuple(dict.fromkeys((space.gt_suffix, *GT_INSTANCES)))
+    gt_files, gt_problems, gt_suffix = gts_by_key(
+        gts.entries(), gts.location, gt_suffix, usual, INSTANCE_OTHERS
+    )
     file = str(location)
     coco = read_coco(file, space)
     findings = Findings(file, "entry")
@@ -49,9 +53,10 @@ def read_split_coco(
     endings = [posixpath.splitext(suffix)[0] for suffix in (gt_suffix, space.list_suffix)]
     candidates = {name: list(_candidates(name, endings)) for name in names if name is not None}
     every = {candidate for some in candidates.values() for candidate in some}
-    gt_folder, folder = (folders_to_drop(gt_files, every) if every else None) or ("", "")
-    gt_files = {key[len(gt_folder) :]: entry for key, entry in gt_files.items()}
-    keys = {name: _key(some, folder, gt_files) for name, some in candidates.items()}
+    met = meet(gt_files, every) if every else None
+    meeting = met if isinstance(met, Meeting) else Meeting()
+    gt_files = {key[len(meeting.gt_folder) :]: entry for key, entry in gt_files.items()}
+    keys = {name: _key(some, meeting, gt_files) for name, some in candidates.items()}
 
     predictions: defaultdict[str, list[Prediction]] = defaultdict(list)
     broken = set()
@@ -83,7 +88,7 @@ def read_split_coco(
         )
         for key in sorted(gt_files)
     )
-    notes = notes_on_dropped((gts.location, gt_folder), (file, folder))
+    notes = notes_on(meeting, gts.location, file)
     unnamed = len(gt_files.keys() - keys.values())
     if unnamed:
         notes += (f"{file}: {unnamed} of {len(images)} images have no entry, so no predictions",)
@@ -128,8 +133,11 @@ def _candidates(name: str, endings: Sequence[str]) -> Iterator[str]:
         yield from (stem.removesuffix(ending) for ending in endings if ending and stem.endswith(ending))
 
 
-def _key(candidates: Sequence[str], folder: str, gts: Collection[str]) -> str | None:
-    """The first candidate below `folder` that is a key."""
+def _key(candidates: Sequence[str], meeting: Meeting, gts: Collection[str]) -> str | None:
+    """The first candidate that is a key, as keys meet."""
+    if meeting.moved is not None:
+        return next((meeting.moved[one] for one in candidates if one in meeting.moved), None)
+    folder = meeting.pred_folder
     below = (candidate[len(folder) :] for candidate in candidates if candidate.startswith(folder))
     return next((key for key in below if key in gts), None)
 

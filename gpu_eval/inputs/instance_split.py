@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from gpu_eval.errors import DuplicateFile, InputError, MalformedPredictions, MissingMask
-from gpu_eval.inputs.pairs import Pair, empty_split, pair_up
+from gpu_eval.inputs.naming.suffixes import GT_INSTANCES, INSTANCE_OTHERS, PRED_LISTS
+from gpu_eval.inputs.pairs import Pair, pair_up
 from gpu_eval.inputs.prediction_lists import MAX_LIST_BYTES, Findings, Line, parse_list
 from gpu_eval.inputs.source import Entry, Source, is_hidden_path, plain_name
 from gpu_eval.labels.instance_space import InstanceSpace
@@ -54,13 +55,14 @@ class InstanceSplit:
     """All images by key, what is wrong with them, and what was assumed to find them.
 
     `skipped` counts the predictions of labels that are known but not evaluated: they count for nothing, and
-    their masks may be absent.
+    their masks may be absent. `hint` is as in `pairs.Split`.
     """
 
     images: tuple[InstanceImage, ...]
     problems: tuple[InputError, ...]
     notes: tuple[str, ...]
     skipped: int
+    hint: str | None = None
 
 
 def read_split(
@@ -74,28 +76,28 @@ def read_split(
     """The split of two sources: gts, and per image a list of predictions beside its masks.
 
     Every list is read, and every line that cannot be used is told. A mask's path is relative to its list. The
-    suffixes are the space's unless given; keys are paired as `pair_up` says.
+    suffixes are tried and keys are paired as `pair_up` says, the space's own suffixes first.
 
     Raises
         EmptySplit: no gt, or no list for any of them.
         UnreadableSource, UnsafePath: a source cannot be listed.
     """
-    gt_suffix = space.gt_suffix if gt_suffix is None else gt_suffix
-    list_suffix = space.list_suffix if list_suffix is None else list_suffix
     gt_entries, pred_entries = gts.entries(), preds.entries()
-    extension = posixpath.splitext(list_suffix)[1].casefold()
+    extension = posixpath.splitext(space.list_suffix if list_suffix is None else list_suffix)[1].casefold()
     lists = [entry for entry in pred_entries if entry.name.casefold().endswith(extension)]
-    if not lists:
-        raise empty_split("list of predictions", "--list-suffix", pred_entries, list_suffix, preds.location)
     split = pair_up(
         gt_entries,
-        lists,
+        lists or pred_entries,  # without a list, what there is decides what is said
         gt_suffix=gt_suffix,
         pred_suffix=list_suffix,
         gt_location=gts.location,
         pred_location=preds.location,
+        gt_usual=tuple(dict.fromkeys((space.gt_suffix, *GT_INSTANCES))),
+        pred_usual=tuple(dict.fromkeys((space.list_suffix, *PRED_LISTS))),
         what="list of predictions",
         suffix_option="--list-suffix",
+        extension=extension,
+        gt_others=INSTANCE_OTHERS,
     )
     files = _Files(pred_entries)
     images: list[InstanceImage] = []
@@ -123,7 +125,7 @@ def read_split(
             f"{len(cut)} label ids are no whole numbers and were cut to one, as the public script does; "
             f"the first: {cut[0]}"
         )
-    return InstanceSplit(tuple(images), tuple(problems), tuple(notes), skipped)
+    return InstanceSplit(tuple(images), tuple(problems), tuple(notes), skipped, split.hint)
 
 
 class _Files:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import posixpath
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
 
-from gpu_eval.errors import (
-    DuplicateFile,
-    EmptySplit,
-    ExtraPrediction,
-    InputError,
-    MissingPrediction,
-    UnreadableFile,
+from gpu_eval.errors import ExtraPrediction, InputError, MissingPrediction
+from gpu_eval.inputs.naming import advice
+from gpu_eval.inputs.naming.layouts import found_elsewhere
+from gpu_eval.inputs.naming.side import Side
+from gpu_eval.inputs.naming.suffixes import (
+    GT_MAPS,
+    GT_OTHERS,
+    PRED_MAPS,
+    PRED_OTHERS,
+    base_within,
+    is_ending,
 )
-from gpu_eval.inputs.sources import Entry
-
-MAX_STRIPPED = 3  # leading folders that may be dropped on a side to make the keys meet
+from gpu_eval.inputs.naming.trial import Match, find_match
+from gpu_eval.inputs.source import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,212 +36,164 @@ class Pair:
 
 @dataclass(frozen=True)
 class Split:
-    """All pairs by key, what is wrong with them, and what was assumed to find them."""
+    """All pairs by key, what is wrong with them, and what was assumed to find them.
+
+    The suffixes are those that the files were found by. `hint` is what to do where most predictions are
+    missing, if anything is known.
+    """
 
     pairs: tuple[Pair, ...]
     problems: tuple[InputError, ...]
     notes: tuple[str, ...]
+    gt_suffix: str
+    pred_suffix: str
+    hint: str | None = None
 
 
 def pair_up(
     gt_entries: Iterable[Entry],
     pred_entries: Iterable[Entry],
     *,
-    gt_suffix: str,
-    pred_suffix: str,
     gt_location: str,
     pred_location: str,
+    gt_suffix: str | None = None,
+    pred_suffix: str | None = None,
+    gt_usual: tuple[str, ...] = GT_MAPS,
+    pred_usual: tuple[str, ...] = PRED_MAPS,
     exclude: Sequence[str] = (),
     what: str = "prediction",
     suffix_option: str = "--pred-suffix",
+    extension: str = ".png",
+    gt_others: re.Pattern[str] = GT_OTHERS,
 ) -> Split:
     """The split that two lists of files make: one pair per ground truth, sorted by key.
 
-    A key is a path without its suffix; files that end with one of `exclude` are not label maps. Where no key
-    has a partner, folders that all files of a side share are dropped (archives often hold one top folder);
-    a note says so. `what` is the word for a file of the prediction side, `suffix_option` the option to
-    recommend where its suffix seems to be wrong.
+    A key is a path without its suffix; files that end with one of `exclude` are not label maps. A suffix is
+    what the user gave: no other is tried. Where none is given, the `usual` ones are tried, the benchmark's
+    own one first and the others in their order where it meets nothing, and after them any suffix by which
+    every ground truth has exactly one prediction. Keys meet as `naming.layouts` says: by path, by the path
+    below the folders that all files of a side share, by the last folders, by file name where no two ground
+    truths share one. Whatever was assumed is told in a note. `what` is the word for a file of the prediction
+    side, `extension` its files'; `suffix_option` is to be recommended where its suffix seems to be wrong;
+    endings like `gt_others` are no ground truth.
 
     Raises
-        EmptySplit: no ground truth, or no prediction for any of them; names the endings that are there.
+        EmptySplit: no ground truth, or no prediction for any of them; says what would mend it.
     """
-    gt_files, pred_files = list(gt_entries), list(pred_entries)
-    gts, gt_problems = gts_by_key(gt_files, gt_suffix, gt_location, exclude)
-    preds, pred_problems = _by_key(pred_files, pred_suffix, pred_location, exclude)
-    if not preds:
-        better = _ending_that_meets(pred_files, gts)
-        raise empty_split(what, suffix_option, pred_files, pred_suffix, pred_location, better)
-    dropped = folders_to_drop(gts, preds)
-    if dropped is None:
-        raise EmptySplit(
-            f"of {len(preds)} files of predictions none has the path of one of {len(gts)} ground truths",
-            file=pred_location,
-            found=f"such as {min(preds)}{pred_suffix}",
-            expected=f"such as {min(gts)}{pred_suffix}",
-            fix="name the folder that holds the drives, or rename the files"
-            + _suffix_hint(suffix_option, _ending_that_meets(pred_files, gts), pred_suffix),
-        )
-    gt_folder, pred_folder = dropped
-    notes = notes_on_dropped((gt_location, gt_folder), (pred_location, pred_folder))
-    gts = {key[len(gt_folder) :]: entry for key, entry in gts.items()}
-    preds = {key[len(pred_folder) :]: entry for key, entry in preds.items()}
-
-    pairs = tuple(Pair(key, posixpath.dirname(key), gts[key], preds.get(key)) for key in sorted(gts))
-    missing = [f"{pred_folder}{pair.key}{pred_suffix}" for pair in pairs if pair.pred is None]
-    used = {pair.pred.name for pair in pairs if pair.pred is not None}
-    near = _near_names(missing, [entry.name for entry in pred_files if entry.name not in used])
-    problems: list[InputError] = [*gt_problems, *pred_problems]
-    problems += [
-        MissingPrediction(
-            f"no {what} for this ground truth",
-            file=f"{pred_location}/{name}",
-            expected=name,
-            found=near.get(name),
-            fix=f"rename or move it to {name}" if name in near else None,
-        )
-        for name in missing
-    ]
-    problems += [
-        ExtraPrediction(
-            f"no ground truth for this {what}",
-            file=f"{pred_location}/{preds[key].name}",
-            expected=f"{gt_folder}{key}{gt_suffix} in {gt_location}",
-        )
-        for key in sorted(preds.keys() - gts.keys())
-    ]
-    return Split(pairs, tuple(problems), notes)
+    others = tuple(exclude)
+    gts = Side(
+        list(gt_entries), gt_location, gt_suffix, gt_usual, "ground truth", "--gt-suffix", ".png", gt_others,
+        others,
+    )  # fmt: skip
+    preds = Side(
+        list(pred_entries), pred_location, pred_suffix, pred_usual, what, suffix_option, extension,
+        PRED_OTHERS, others,
+    )  # fmt: skip
+    advice.check_kinds(gts, preds)
+    match = find_match(gts, preds)
+    if not isinstance(match, Match):
+        raise advice.refusal(gts, preds, match)
+    return _split(gts, preds, match)
 
 
 def gts_by_key(
-    entries: Sequence[Entry], suffix: str, location: str, exclude: Sequence[str] = ()
-) -> tuple[dict[str, Entry], list[InputError]]:
-    """The ground truth by key, and the files that cannot be it. Raises EmptySplit where there is none."""
-    gts, problems = _by_key(entries, suffix, location, exclude)
-    if not gts:
-        raise empty_split("ground truth", "--gt-suffix", entries, suffix, location)
-    return gts, problems
+    entries: Iterable[Entry],
+    location: str,
+    suffix: str | None,
+    usual: tuple[str, ...] = GT_MAPS,
+    others: re.Pattern[str] = GT_OTHERS,
+    exclude: Sequence[str] = (),
+) -> tuple[dict[str, Entry], list[InputError], str]:
+    """The ground truth alone: its files by key, those that cannot be used, and the suffix they have.
 
-
-def _by_key(
-    entries: Sequence[Entry], suffix: str, location: str, exclude: Sequence[str]
-) -> tuple[dict[str, Entry], list[InputError]]:
-    """Label maps by key; of two files with one key the first is kept."""
-    found: dict[str, Entry] = {}
-    problems: list[InputError] = []
-    for entry in entries:
-        if not entry.name.endswith(suffix) or entry.name.endswith(tuple(exclude)):
-            continue
-        key = entry.name.removesuffix(suffix)
-        if not _is_utf8(entry.name):
-            problems.append(
-                UnreadableFile(
-                    "the file name is not UTF-8",
-                    file=f"{location}/{entry.name.encode('utf-8', 'backslashreplace').decode()}",
-                    fix="rename the file",
-                )
-            )
-        elif key in found:
-            problems.append(
-                DuplicateFile(
-                    "two files claim this image; the first is kept",
-                    file=f"{location}/{entry.name}",
-                    found=f"{found[key].size} and {entry.size} bytes",
-                    expected="one file per image",
-                    fix="pack the archive again without the second one",
-                )
-            )
-        else:
-            found[key] = entry
-    return found, problems
-
-
-def _is_utf8(name: str) -> bool:
-    """False for names that the file system or an archive gave in another encoding."""
-    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def folders_to_drop(gts: Collection[str], preds: Collection[str]) -> tuple[str, str] | None:
-    """The shared leading folders ("" or "a/b/") to drop from the keys of each side so that they meet.
-
-    The fewest that do; None where none do. Where both sides lose a folder, a folder must remain: otherwise
-    frame 1 of drive 17 would be scored against frame 1 of drive 18.
+    The first of the `usual` suffixes that files have, if none is given. Raises EmptySplit where none is.
     """
-    gt_folders, pred_folders = _shared_folders(gts), _shared_folders(preds)
-    choices = product(range(len(gt_folders)), range(len(pred_folders)))
-    for gt_count, pred_count in sorted(choices, key=sum):
-        gt_folder, pred_folder = gt_folders[gt_count], pred_folders[pred_count]
-        bare = any("/" not in key[len(gt_folder) :] for key in gts)
-        if gt_count and pred_count and bare:
-            continue
-        if any(pred_folder + key[len(gt_folder) :] in preds for key in gts):
-            return gt_folder, pred_folder
-    return None
+    gts = Side(
+        list(entries), location, suffix, usual, "ground truth", "--gt-suffix", ".png", others,
+        tuple(exclude),
+    )  # fmt: skip
+    for tried in gts.tried:
+        found, problems = gts.by_key(tried)
+        if found:
+            return found, problems, tried
+    raise advice.no_gts(gts)
 
 
-def notes_on_dropped(*dropped: tuple[str, str]) -> tuple[str, ...]:
-    """What is told about folders that were dropped, each given as (location, folder or "")."""
-    return tuple(
-        f"{location}: the folder {folder.rstrip('/')!r}, which holds all files, was left out of the keys"
-        for location, folder in dropped
-        if folder
+def _split(gts: Side, preds: Side, match: Match) -> Split:
+    """The pairs of a match, and what is wrong with the files of both sides."""
+    files, notes = match.preds, list(match.notes)
+    missing = [key for key in match.gts if key not in files]
+    unused = files.keys() - match.gts.keys()
+    elsewhere = found_elsewhere(missing, unused) if missing and unused else {}
+    if elsewhere:
+        files = {elsewhere.get(key, key): entry for key, entry in files.items()}
+        unused -= elsewhere.keys()
+        notes.append(
+            f"{preds.location}: {len(elsewhere)} predictions in other folders were paired by file name alone"
+        )
+    pairs = tuple(
+        Pair(key, posixpath.dirname(key), match.gts[key], files.get(key)) for key in sorted(match.gts)
     )
+    if unused:
+        beside = _beside(unused, match, match.gts.keys() & files.keys())
+        unused -= beside.keys()
+        if beside:
+            kinds = ", ".join(sorted(set(beside.values())))
+            notes.append(
+                f"{preds.location}: {len(beside)} files {kinds} were left out; their images have a prediction"
+            )
+    lacking = [pair for pair in pairs if pair.pred is None]
+    problems = [*match.problems]
+    if lacking:
+        names = [match.meeting.name_of(pair.key) + match.pred_suffix for pair in lacking]
+        used = {pair.pred.name for pair in pairs if pair.pred is not None}
+        near = _near_names(names, [entry.name for entry in preds.files if entry.name not in used])
+        problems += [
+            MissingPrediction(
+                f"no {preds.what} for this ground truth",
+                file=f"{preds.location}/{name}",
+                expected=name,
+                found=near.get(name),
+                fix=f"rename or move it to {name}" if name in near else None,
+            )
+            for name in names
+        ]
+    problems += [
+        ExtraPrediction(
+            f"no ground truth for this {preds.what}",
+            file=f"{preds.location}/{files[key].name}",
+            expected=f"{match.meeting.gt_folder}{key}{match.gt_suffix} in {gts.location}",
+        )
+        for key in sorted(unused)
+    ]
+    hint = None
+    if lacking:
+        paired = [pair.gt.name for pair in pairs if pair.pred is not None]
+        hint = advice.on_most_missing(gts, paired, [pair.gt.name for pair in lacking])
+    return Split(pairs, tuple(problems), tuple(notes), match.gt_suffix, match.pred_suffix, hint)
 
 
-def _shared_folders(keys: Iterable[str]) -> list[str]:
-    """The leading folders that all keys share: ["", "a/", "a/b/"], at most MAX_STRIPPED deep."""
-    keys = list(keys)
-    # What the smallest and the largest string share, all strings between them share too.
-    low, high = min(keys).split("/")[:-1], max(keys).split("/")[:-1]
-    folders = [""]
-    for one, other in zip(low[:MAX_STRIPPED], high[:MAX_STRIPPED], strict=False):
-        if one != other:
-            break
-        folders.append(f"{folders[-1]}{one}/")
-    return folders
+def _beside(unused: Iterable[str], match: Match, paired: Collection[str]) -> dict[str, str]:
+    """Keys of other files of images that have a prediction, and what tells them from it.
 
-
-def empty_split(
-    what: str, option: str, entries: Sequence[Entry], suffix: str, location: str, better: str | None = None
-) -> EmptySplit:
-    """The error of a side without a single file of its suffix; `better` is the suffix to recommend."""
-    if not entries:
-        return EmptySplit(f"no {what}: there are no files at all", file=location, expected=f"*{suffix}")
-    endings = Counter(_ending(entry.name) for entry in entries).most_common(4)
-    if better is None and what == "ground truth":
-        better = endings[0][0]
-    return EmptySplit(
-        f"no {what} among {len(entries)} files",
-        file=location,
-        found="files that end with " + ", ".join(f"{ending} ({count})" for ending, count in endings),
-        expected=f"*{suffix}",
-        fix=f"give the right folder{_suffix_hint(option, better, suffix)}",
-    )
-
-
-def _suffix_hint(option: str, ending: str | None, suffix: str) -> str:
-    return f", or {option} {ending}" if ending is not None and ending != suffix else ""
-
-
-def _ending(name: str) -> str:
-    """What a file name has in common with its neighbours: "_gtFine.png" of "17/frame_0001_gtFine.png"."""
-    stem, extension = posixpath.splitext(posixpath.basename(name))
-    words = stem.split("_")
-    first = len(words)
-    while first > 1 and words[first - 1] and not words[first - 1].isdigit():
-        first -= 1
-    return "".join(f"_{word}" for word in words[first:]) + extension or "(nothing)"
-
-
-def _ending_that_meets(entries: Sequence[Entry], gts: Mapping[str, Entry]) -> str | None:
-    """The ending most predictions have after the key of a ground truth; None if none starts with one."""
-    bases = {posixpath.basename(key) for key in gts}
-    endings: Counter[str] = Counter()
-    for entry in entries:
-        base = posixpath.basename(entry.name)
-        cut = next((cut for cut in range(len(base) - 1, 0, -1) if base[:cut] in bases), None)
-        if cut is not None:
-            endings[base[cut:]] += 1
-    return endings.most_common(1)[0][0] if endings else None
+    "17/a_color" beside "17/a" under the suffix ".png", "color/17/a" beside the folder of drive 17.
+    """
+    bases = {posixpath.basename(key) for key in paired}
+    anywhere = match.meeting.moved is not None
+    found = {}
+    for key in unused:
+        folder, base = posixpath.split(key)
+        known = base_within(base, bases) if match.pred_suffix.startswith(".") else None
+        if known is not None and is_ending(base[len(known) :]):
+            if anywhere or posixpath.join(folder, known) in paired:
+                found[key] = f"that end with {base[len(known) :]}{match.pred_suffix}"
+        elif base in bases:
+            parts = key.split("/")
+            within = ("/".join(parts[at:]) for at in range(1, len(parts) - 1))
+            whole = next((one for one in within if one in paired), None)
+            if whole is not None:
+                found[key] = f"in {key.removesuffix(whole)}"
+    return found
 
 
 def _near_names(missing: Sequence[str], unused: Sequence[str]) -> dict[str, str]:

@@ -156,8 +156,8 @@ def _stop_early(task: Task[Any, Any], listing: Listing, on_error: str) -> None:
             "most predictions are missing",
             listing.problems,
             found=f"{listing.images - missing} predictions for {listing.images} ground truths",
-            fix=f"check the folders and {task.suffix_option}; --on-error skip or void scores an incomplete "
-            "split",
+            fix=(listing.hint or f"check the folders and {task.suffix_option}")
+            + "; --on-error skip or void scores an incomplete split",
         )
 
 

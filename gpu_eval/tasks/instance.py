@@ -37,7 +37,7 @@ OF_LISTS = (MissingPrediction, MalformedPredictions)
 class InstanceTask(Task[InstanceImage, InstanceResult]):
     """Scoring predicted instances of the classes of `space`.
 
-    `area` is the range of gt pixels that counts. With
+    `area` is the range of gt pixels that counts. A suffix is None where the user gave none. With
     `void_on_error` an image with a missing or broken prediction is counted as one without predictions.
     """
 
@@ -48,8 +48,8 @@ class InstanceTask(Task[InstanceImage, InstanceResult]):
 
     space: InstanceSpace
     area: tuple[float, float]
-    gt_suffix: str
-    list_suffix: str
+    gt_suffix: str | None
+    list_suffix: str | None
     void_on_error: bool
 
     def list_split(self, gts: str, preds: str, open_source: Callable[[str], Source]) -> Listing:
@@ -68,7 +68,13 @@ class InstanceTask(Task[InstanceImage, InstanceResult]):
         notes = list(split.notes)
         if split.skipped:
             notes.append(f"{split.skipped} predictions of labels that are not evaluated were left out")
-        return Listing(to_manifest(split.images), split.problems, notes, preds_are_files=not is_coco)
+        return Listing(
+            to_manifest(split.images),
+            split.problems,
+            notes,
+            preds_are_files=not is_coco,
+            hint=split.hint,
+        )
 
     def decides(self) -> Mapping[str, Any]:
         return {

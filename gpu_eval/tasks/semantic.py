@@ -11,8 +11,9 @@ import pyarrow as pa
 from gpu_eval.doctor import semantic as doctor
 from gpu_eval.doctor.doubt import Doubt, Sight
 from gpu_eval.engines.semantic import SemanticJob, SemanticResult, make_job
-from gpu_eval.errors import FatalImage, MissingPrediction, UnreadableFile
-from gpu_eval.inputs.pairs import Pair, pair_up
+from gpu_eval.errors import EmptySplit, FatalImage, MissingPrediction, UnreadableFile
+from gpu_eval.inputs.naming.suffixes import GT_MAPS, PRED_MAPS, encoding_named, in_order
+from gpu_eval.inputs.pairs import Pair, Split, pair_up
 from gpu_eval.inputs.source import Source
 from gpu_eval.labels import LabelSpace
 from gpu_eval.run_folder import manifest, semantic_tables
@@ -30,8 +31,8 @@ class SemanticTask(Task[Pair, SemanticResult]):
     The encodings are names of the space's, whose own spelling they are kept in; `resolution` is
     (height, width), or None for the gt's own size.
     With `void_on_error` an image whose prediction is missing or broken is counted as predicted void
-    everywhere; with `as_is` maps whose values are mostly no labels are counted too. Raises OptionError for an
-    encoding that the label space does not have.
+    everywhere; with `as_is` maps whose values are mostly no labels are counted too. A suffix is None where
+    the user gave none. Raises OptionError for an encoding that the label space does not have.
     """
 
     word = "semantic"
@@ -43,8 +44,8 @@ class SemanticTask(Task[Pair, SemanticResult]):
     gt_encoding: str
     pred_encoding: str
     resolution: tuple[int, int] | None
-    gt_suffix: str
-    pred_suffix: str
+    gt_suffix: str | None
+    pred_suffix: str | None
     void_on_error: bool
     as_is: bool = False
 
@@ -61,9 +62,42 @@ class SemanticTask(Task[Pair, SemanticResult]):
             pred_suffix=self.pred_suffix,
             gt_location=gts,
             pred_location=preds,
+            gt_usual=self._usual(self.space.gt_suffix, GT_MAPS, self.gt_encoding),
+            pred_usual=self._usual(self.space.pred_suffix, PRED_MAPS, self.pred_encoding),
             exclude=self.space.exclude,
         )
-        return Listing(to_manifest(split.pairs), split.problems, split.notes)
+        notes = [*split.notes, *self._encodings_named(split, gts, preds)]
+        return Listing(to_manifest(split.pairs), split.problems, notes, hint=split.hint)
+
+    def _usual(self, own: str, others: Sequence[str], encoding: str) -> tuple[str, ...]:
+        return in_order(own, others, encoding, self.space.default_encoding)
+
+    def _encodings_named(self, split: Split, gts: str, preds: str) -> list[str]:
+        """Notes on files, found by other suffixes than the benchmark's, whose names say another encoding.
+
+        Raises EmptySplit for such ground truth, where the user did not say that it is meant.
+        """
+        notes = []
+        for side, suffix, given, own, encoding, location in (
+            ("gt", split.gt_suffix, self.gt_suffix, self.space.gt_suffix, self.gt_encoding, gts),
+            ("pred", split.pred_suffix, self.pred_suffix, self.space.pred_suffix, self.pred_encoding, preds),
+        ):
+            named = encoding_named(suffix)
+            if suffix == own or named == encoding or named not in self.space.encodings:
+                continue
+            if side == "gt" and given is None:
+                raise EmptySplit(
+                    f"no ground truth in the encoding {encoding}",
+                    file=location,
+                    found=f"files that end with {suffix}, which names the encoding {named}",
+                    expected=f"*{own}",
+                    fix=f"give --gt-encoding {named} --gt-suffix {suffix}, if they are what is meant",
+                )
+            notes.append(
+                f"{location}: names that end with {suffix} say the encoding {named}; the files were read as "
+                f"{encoding} (--{side}-encoding says otherwise)"
+            )
+        return notes
 
     def examine(self, listing: Listing, sight: Sight) -> Sequence[Doubt]:
         if self.job.in_colour:  # whose pixels are not ids, and are told one by one where they are no label's

@@ -34,13 +34,15 @@ Result = TypeVar("Result")
 class Listing:
     """A split that was listed: the manifest of what is to be scored, what is wrong, and what was assumed.
 
-    `preds_are_files` is False where the predictions stand in the manifest itself.
+    `preds_are_files` is False where the predictions stand in the manifest itself. `hint` is what to do where
+    most predictions are missing, if anything is known.
     """
 
     manifest: pa.Table
     problems: Sequence[InputError]
     notes: Sequence[str]
     preds_are_files: bool = True
+    hint: str | None = None
 
     @property
     def images(self) -> int:

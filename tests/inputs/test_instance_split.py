@@ -213,14 +213,15 @@ def test_predictions_without_any_list_name_the_endings_that_are_there(tmp_path: 
     assert "--list-suffix" not in str(caught.value)
 
 
-def test_lists_of_another_suffix_are_suggested_with_the_option(tmp_path: Path) -> None:
-    preds = {"17/a_pred.txt": "", "17/a/000.png": ""}
-    with pytest.raises(EmptySplit, match=r"--list-suffix _pred\.txt$"):
-        read(tmp_path, preds)
-    split = read_split(
-        open_source(tmp_path / "gt"), open_source(tmp_path / "pred"), IDD, list_suffix="_pred.txt"
-    )
+def test_lists_of_another_suffix_are_taken_with_a_note_unless_one_is_given(tmp_path: Path) -> None:
+    split = read(tmp_path, {"17/a_mine.txt": "", "17/a/000.png": ""})
     assert split.images[0].predictions == ()
+    (note,) = split.notes
+    assert "_mine.txt" in note
+    sides = open_source(tmp_path / "gt"), open_source(tmp_path / "pred")
+    with pytest.raises(EmptySplit, match=r"--list-suffix _mine\.txt$"):
+        read_split(*sides, IDD, list_suffix=LIST)
+    assert read_split(*sides, IDD, list_suffix="_mine.txt").notes == ()
 
 
 def test_suffixes_are_those_of_the_space_unless_given(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_suffixes_are_those_of_the_space_unless_given(tmp_path: Path) -> None:
     assert read_split(gts, preds, IDD, gt_suffix=".png", list_suffix=".txt").problems == ()
     assert read_split(gts, preds, replace(IDD, gt_suffix=".png", list_suffix=".txt")).problems == ()
     with pytest.raises(EmptySplit, match=r"--gt-suffix \.png"):
-        read_split(gts, preds, IDD, list_suffix=".txt")
+        read_split(gts, preds, IDD, gt_suffix=GT, list_suffix=".txt")
 
 
 # Archives

@@ -113,7 +113,7 @@ def test_name_that_is_not_utf8_is_a_problem() -> None:
 def test_no_ground_truth_names_the_endings_that_are_there() -> None:
     gts = files("x/1_0001_gtFine_labelIds.png", "x/1_0002_gtFine_labelIds.png", "x/1_0001.json")
     with pytest.raises(EmptySplit) as caught:
-        pair(gts, maps("1/a"))
+        pair(gts, maps("x/1_0001", "x/1_0002"))
     text = str(caught.value)
     assert "among 3 files" in text
     assert "_gtFine_labelIds.png (2), .json (1)" in text
@@ -141,7 +141,7 @@ def test_predictions_that_meet_nothing_name_an_example_of_each_side() -> None:
     assert f"found such as 2/b{SUFFIX}, expected such as 1/a{SUFFIX}" in str(caught.value)
 
 
-@pytest.mark.parametrize("top", ["a/", "a/b/", "a/b/c/"])
+@pytest.mark.parametrize("top", ["a/", "a/b/", "a/b/c/", "a/b/c/d/", "a/" * 200])
 def test_top_folders_of_an_archive_are_left_out_with_a_note(top: str) -> None:
     split = pair(maps("1/x", "2/y"), maps(f"{top}1/x", f"{top}2/y"))
     assert [one.key for one in split.pairs] == ["1/x", "2/y"]
@@ -160,11 +160,6 @@ def test_top_folders_of_both_sides_are_left_out() -> None:
 def test_missing_prediction_below_a_top_folder_is_named_with_it() -> None:
     problems = pair(maps("1/x", "2/y"), maps("top/1/x", "top/3/z")).problems
     assert [problem.file for problem in problems] == [f"pred/top/2/y{SUFFIX}", f"pred/top/3/z{SUFFIX}"]
-
-
-def test_four_top_folders_are_too_many() -> None:
-    with pytest.raises(EmptySplit):
-        pair(maps("1/x", "2/y"), maps("a/b/c/d/1/x", "a/b/c/d/2/y"))
 
 
 def test_nothing_is_left_out_when_some_keys_meet() -> None:
