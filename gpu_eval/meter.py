@@ -155,15 +155,14 @@ def _labels(gt: Any, pred: Any, job: SemanticJob) -> tuple[Integers, Integers]:
         else:
             sides.append(array_words.seen(name, given, array))
     gt_side, pred_side = sides
-    has_colours = job.palette is not None
     array_words.check_types(gt_side, pred_side, job.n_classes)
-    array_words.check_shapes(gt_side, pred_side, job.n_classes, has_colours=has_colours)
+    array_words.check_shapes(gt_side, pred_side, job.n_classes, palette=job.palette)
 
     def outside(side: Seen) -> float:
         classes = to_classes(_integers(side), tables[side.name], job.n_classes)
         return float((classes > job.n_classes).mean())
 
-    array_words.check_pictures(gt_side, pred_side, job.n_classes, outside, has_colours=has_colours)
+    array_words.check_pictures(gt_side, pred_side, job.n_classes, outside, palette=job.palette)
     return _integers(gt_side), _integers(pred_side)
 
 

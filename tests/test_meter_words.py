@@ -117,11 +117,13 @@ def test_values_beyond_a_byte_keep_their_width() -> None:
 
 
 def test_a_map_of_another_size_is_told_to_be_resized_as_stated() -> None:
-    pred = GT[0].repeat(2, 0).repeat(2, 1)
-    matrix = followed(GT[0], pred, "pred")
-    assert matrix.trace() == matrix.sum() == H * W
-    error = refused(GT, GT.repeat(2, 1))
-    assert f"resize pred to {W}x{H}" in str(error)
+    for gt in (GT[0], GT, GT[:, None], GT.astype(np.int64)):
+        pred = gt.repeat(2, -2).repeat(2, -1)
+        assert f"gives pred the size of gt, {W}x{H}" in str(refused(gt, pred))
+        matrix = followed(gt, pred, "pred")
+        assert matrix.trace() == matrix.sum() == gt.size
+    tensor = Tensor((N, H // 2, W // 2), "torch.float32", GRADIENT)
+    assert "pred.to(torch.uint8)" in str(refused(GT, tensor))
 
 
 def test_other_numbers_of_images_are_told() -> None:
@@ -182,6 +184,8 @@ def test_both_sides_in_colour_are_not_counted_channel_by_channel() -> None:
 
 def test_pictures_without_colours_in_the_table_are_told_to_be_ids() -> None:
     assert "give label ids" in str(refused(TRAIN, COLOURS, labels=19))
+    photograph = RNG.integers(0, 256, (N, H, W, 3), np.uint8)
+    assert "is no colour of one class of the label table" in str(refused(TRAIN, photograph, **OPTIONS))
 
 
 def test_ids_are_told_to_leave_the_colours_away() -> None:

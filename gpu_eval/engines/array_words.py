@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.errors import OptionError
+from gpu_eval.labels.colours import Colours, codes_of, rgb_of
 
 Shape = tuple[int, ...]
 Array = npt.NDArray[Any]
@@ -72,7 +73,7 @@ def check_types(gt: Seen, pred: Seen, n_classes: int) -> None:
             raise _error(side, None)
 
 
-def check_shapes(gt: Seen, pred: Seen, n_classes: int, *, has_colours: bool) -> None:
+def check_shapes(gt: Seen, pred: Seen, n_classes: int, *, palette: Colours | None) -> None:
     """Raise OptionError for integer arrays of shapes that differ, with what would make them one."""
     if gt.shape == pred.shape:
         return
@@ -83,14 +84,14 @@ def check_shapes(gt: Seen, pred: Seen, n_classes: int, *, has_colours: bool) -> 
         if axis is not None and (_is_one_hot(side, axis) or (counted and channels is None)):
             raise _error(side, f"{_argmax(side, other, axis)} gives labels", "one label per pixel")
         if channels is not None:
-            raise _colours(side, channels, has_colours=has_colours)
+            raise _colours(side, channels, palette=palette)
         if squeezed := _squeezed(side, other):
             raise _differ(gt, pred, f"{squeezed} gives {side.name} the shape of {other.name}")
     raise _differ(gt, pred, _reshaped(gt, pred))
 
 
 def check_pictures(
-    gt: Seen, pred: Seen, n_classes: int, outside: Callable[[Seen], float], *, has_colours: bool
+    gt: Seen, pred: Seen, n_classes: int, outside: Callable[[Seen], float], *, palette: Colours | None
 ) -> None:
     """Raise OptionError for arrays of one shape that are certainly colours or one-hot.
 
@@ -108,7 +109,7 @@ def check_pictures(
         return
     for side in (gt, pred):
         if side.dtype == "uint8" and not _is_grey(side, len(shape) - 1) and outside(side) > FOREIGN:
-            raise _colours(side, len(shape) - 1, has_colours=has_colours)
+            raise _colours(side, len(shape) - 1, palette=palette)
 
 
 def unseen(given: Any, other: Any, name: str, n_classes: int, error: Exception) -> OptionError:
@@ -240,7 +241,8 @@ def _with_one(shape: Shape, axis: int) -> Shape:
 
 def _argmax(side: Seen, other: Seen, axis: int) -> str:
     keeps = len(side.shape) == len(other.shape) and other.shape[axis] == 1
-    return f"{side.name}.argmax({axis}{', keepdims=True' if keeps else ''})"
+    word = "keepdim" if side.torch else "keepdims"
+    return f"{side.name}.argmax({axis}{f', {word}=True' if keeps else ''})"
 
 
 def _squeezed(side: Seen, other: Seen) -> str | None:
@@ -259,15 +261,28 @@ def _reshaped(gt: Seen, pred: Seen) -> str:
         return "pred.reshape(gt.shape) gives pred the shape of gt, if the order is the same"
     if len(gt.shape) == len(pred.shape) >= 2 and gt.shape[:-2] == pred.shape[:-2]:
         height, width = gt.shape[-2:]
-        if len(gt.shape) > 2 or gt.torch or pred.torch:
-            return f"resize pred to {width}x{height}, the size of gt, by nearest neighbour first"
-        return (
-            f"np.asarray(Image.fromarray(pred).resize(({width}, {height}), Image.Resampling.NEAREST)) "
-            "gives pred the size of gt"
-        )
+        return f"{_resize(pred, height, width)} gives pred the size of gt, {width}x{height}"
     if len(gt.shape) == len(pred.shape) > 2 and gt.shape[1:] == pred.shape[1:]:
         return f"give the same images on both sides: {gt.shape[0]} maps of gt, {pred.shape[0]} of pred"
     return "give a label per pixel on both sides, pred resized by nearest neighbour where sizes differ"
+
+
+def _resize(pred: Seen, height: int, width: int) -> str:
+    """The expression that resizes maps by nearest neighbour."""
+    if pred.torch:
+        axes = {2: "[None, None]", 3: "[:, None]"}.get(len(pred.shape), "")
+        undone = {2: "[0, 0]", 3: "[:, 0]"}.get(len(pred.shape), "")
+        return (
+            f"torch.nn.functional.interpolate(pred{axes}.float(), ({height}, {width}), mode='nearest')"
+            f"{undone}.long()"
+        )
+    cast = "" if pred.dtype == "uint8" else ".astype('uint8')"
+    size = f"({width}, {height}), Image.Resampling.NEAREST"
+    if len(pred.shape) == 2:
+        return f"np.asarray(Image.fromarray(pred{cast}).resize({size}))"
+    maps = f"pred{cast}" if len(pred.shape) == 3 else f"pred{cast}.reshape(-1, *pred.shape[-2:])"
+    resized = f"np.stack([np.asarray(Image.fromarray(p).resize({size})) for p in {maps}])"
+    return resized if len(pred.shape) == 3 else f"{resized}.reshape(gt.shape)"
 
 
 def _colour_axis(side: Seen, other: Seen) -> int | None:
@@ -294,13 +309,15 @@ def _is_grey(side: Seen, axis: int) -> bool:
     return bool(np.array_equal(first, second) and np.array_equal(first, third))
 
 
-def _colours(side: Seen, axis: int, *, has_colours: bool) -> OptionError:
+def _colours(side: Seen, axis: int, *, palette: Colours | None) -> OptionError:
     name = side.name
     if _is_grey(side, axis):
         index = "..., 0" if axis == len(side.shape) - 1 else ", ".join([*[":"] * axis, "0"])
         fix = f"{name}[{index}] gives labels: all channels are equal"
-    elif not has_colours:
-        fix = "give label ids: no colour of the label table says what these are"
+    elif palette is None:
+        fix = "give label ids: the label table has no colours that say what these are"
+    elif (strange := _strange_colour(side, axis, palette)) is not None:
+        fix = f"give label ids: {strange} is no colour of one class of the label table"
     elif axis == len(side.shape) - 1:
         fix = f"{name}_encoding='colour' reads the colours of the label table"
     else:
@@ -308,6 +325,16 @@ def _colours(side: Seen, axis: int, *, has_colours: bool) -> OptionError:
         fix = f"{moved} with {name}_encoding='colour' reads the colours of the label table"
     message = f"{name} has {side.shape[axis]} channels, as a picture has"
     return _error(side, fix, "one label per pixel", message=message)
+
+
+def _strange_colour(side: Seen, axis: int, palette: Colours) -> str | None:
+    """A colour of an array, as people write it, by which it cannot be read."""
+    if side.values is None or side.values.min() < 0 or side.values.max() > 255:
+        return None
+    codes = np.unique(codes_of(np.moveaxis(side.values, axis, -1).astype(np.uint8)))
+    known = np.array(sorted(palette.classes(is_gt=side.name == "gt")), np.uint32)
+    strange = codes[~np.isin(codes, known)]
+    return f"({', '.join(map(str, rgb_of(int(strange[0]))))})" if strange.size else None
 
 
 # --- the errors ----------------------------------------------------------------------------------

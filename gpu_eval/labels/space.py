@@ -123,11 +123,20 @@ class LabelSpace:
 
         Raises OptionError where there is none.
         """
+        name = str(name)
         shifted = None if name in self.encodings else split_offset(name)
         base = same_name(shifted[0], self.encodings) if shifted else None
         if shifted and base is not None:
             return self._shifted(self.encodings[base], shifted[1])
         encoding = self._named(name)
+        coarser = [f"level{level.number}" for level in self.levels[1:]]
+        if encoding is None and (level := same_name(name, coarser)) is not None:
+            raise OptionError(
+                f"ids of {level} do not say which class of level {self.levels[0].number} a pixel has",
+                found=name,
+                expected=f"one of {', '.join(self.encodings)}",
+                fix=f"give maps of level {self.levels[0].number}: all coarser levels are scored from them",
+            )
         if encoding is None:
             known = [*self.encodings, *([COLOUR] if self.palette else [])]
             raise OptionError(

@@ -11,6 +11,7 @@ does not say void, as in `background,0 / foreground,255`.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -81,19 +82,19 @@ def read_table(name_or_path: str | Path) -> LabelTable:
     """The table of a bundled benchmark or of a user's CSV. Raises LabelTableError where it is no CSV."""
     name = str(name_or_path)
     path = Path(name_or_path)
-    if name not in BUNDLED and not path.is_file():
+    if name not in BUNDLED and not os.path.isfile(name):
         name = same_name(name, BUNDLED) or name
     if name in BUNDLED:
         data = resources.files("gpu_eval.labels").joinpath(f"{name}.csv").read_bytes()
         return LabelTable(f"{name}.csv", name, BUNDLED[name], *read_csv(data, f"{name}.csv"))
     try:
         data = path.read_bytes()
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
+    except (OSError, ValueError) as error:  # ValueError for a name that no file can have
+        missing = isinstance(error, FileNotFoundError | ValueError)
         raise LabelTableError(
             "no such label table" if missing else "the label table cannot be read",
             file=name,
-            found="no file" if missing else (error.strerror or type(error).__name__),
+            found="no file" if missing else (getattr(error, "strerror", None) or type(error).__name__),
             expected="the path of a CSV file, or one of " + ", ".join(BUNDLED),
             fix=did_you_mean(name, BUNDLED) or "check the name or the path",
         ) from error
@@ -215,6 +216,20 @@ def _hierarchy(
     rows: list[Row], numbers: list[int], problems: Problems
 ) -> tuple[tuple[Level, ...], list[int | None]]:
     """The levels, finest first, checked to be a tree; and the finest class of every row."""
+    for row in rows:
+        # Where the raw id is another, the 255 of the level was chosen to mean void.
+        if (
+            row.void_id == VOID
+            and row.is_class_255
+            and not row.is_flagged
+            and _class(row, numbers[0]) is None
+        ):
+            problems.add(
+                row.line,
+                "255 is void where a table has levels, but the label has the name of a class",
+                repr(row.name),
+                "a table without levels, where 255 may be a class; or `ignore_in_eval` 1 for void",
+            )
     names = {number: _level_classes(rows, number, problems) for number in numbers}
     parents = {
         (finer, coarser): _parents(rows, finer, coarser, problems)

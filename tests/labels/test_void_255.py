@@ -86,3 +86,14 @@ def test_a_model_that_predicts_nothing_has_no_foreground(write: Write, tmp_path:
     run = gpu_eval.score(tmp_path / "gt", tmp_path / "pred", labels=table, out=tmp_path / "run", threads=1)
     iou = dict(zip(run.classes["class_name"].to_pylist(), run.classes["iou"].to_pylist(), strict=True))
     assert iou == {"background": 0.5, "foreground": 0.0}
+
+
+def test_a_class_at_255_in_a_table_with_levels_is_refused_with_both_ways_out(write: Write) -> None:
+    header, rows = "name,id,level1_id,level1_name", ("no,0,0,no", "yes,255,255,yes")
+    with pytest.raises(LabelTableError, match=r"line 3: 255 is void where a table has levels.*'yes'"):
+        load_labels(write("\n".join([header, *rows])))
+    assert load_labels(write("name,id\nno,0\nyes,255\n")).names == ("no", "yes")
+    flagged = [f"{line},{flag}" for line, flag in zip((header, *rows), ("ignore_in_eval", 0, 1), strict=True)]
+    assert load_labels(write("\n".join(flagged))).names == ("no",)
+    # A label with another id was put at 255 on purpose.
+    assert load_labels(write("\n".join([header, rows[0], "yes,1,255,yes"]))).names == ("no",)

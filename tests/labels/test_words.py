@@ -55,6 +55,12 @@ def test_other_words_are_answered_with_what_may_be_meant(labels: str, given: str
     SPACES[labels].encoding(meant)
 
 
+def test_a_coarser_level_is_told_to_be_too_coarse() -> None:
+    for name in ("level1", "level2Ids"):
+        with pytest.raises(OptionError, match="do not say which class of level 3"):
+            SPACES["idd"].encoding(name)
+
+
 def test_a_word_like_no_other_is_answered_with_all_names() -> None:
     with pytest.raises(OptionError, match="one of level3, id, cs, cs_train, submission, colour") as caught:
         SPACES["idd"].encoding("palette")
@@ -86,6 +92,14 @@ def test_spellings_of_a_benchmark_are_that_benchmark(given: str, name: str) -> N
 def test_a_misspelt_benchmark_is_answered_with_its_name() -> None:
     with pytest.raises(LabelTableError, match="did you mean cityscapes"):
         load_labels("cityscape-labels")
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 10000, "\0", "a\nb"])
+def test_names_that_no_file_can_have_are_refused(name: str) -> None:
+    with pytest.raises(LabelTableError, match="label table"):
+        load_labels(name)
+    with pytest.raises(OptionError, match="no such encoding"):
+        SPACES["idd"].encoding(name)
 
 
 def test_a_file_wins_over_a_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

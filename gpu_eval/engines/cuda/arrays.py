@@ -59,7 +59,7 @@ def confusion_on_device(gt: Any, pred: Any, job: SemanticJob) -> Confusion:
     arrays = [_as_cupy(cupy, side) for side in (gt, pred)]
     seen = array_words.seen("gt", arrays[0]), array_words.seen("pred", arrays[1])
     array_words.check_types(*seen, job.n_classes)
-    array_words.check_shapes(*seen, job.n_classes, has_colours=job.palette is not None)
+    array_words.check_shapes(*seen, job.n_classes, palette=job.palette)
     arrays = [array.view(np.uint8) if array.dtype.kind == "b" else array for array in arrays]
     numbers = [int(array.device.id) for array in arrays]
     if numbers[0] != numbers[1]:
