@@ -16,6 +16,8 @@ from gpu_eval.checkup.examination import Asked, Examination
 from gpu_eval.engines.resize import parse_resolution
 from gpu_eval.errors import OptionError
 from gpu_eval.labels import Labels, LabelSpace, as_labels
+from gpu_eval.labels.instance_coding import FACTOR, check_factor
+from gpu_eval.labels.instance_readings import choose_reading, load_readings
 from gpu_eval.labels.instance_space import load_instances
 from gpu_eval.meter import ConfusionMeter, confusion_matrix
 from gpu_eval.metrics.matching import AREA, check_area
@@ -138,6 +140,8 @@ def score_instances(
     labels: Location = "idd",
     gt_suffix: str | None = None,
     list_suffix: str | None = None,
+    gt_factor: int = FACTOR,
+    pred_encoding: str | None = None,
     area: tuple[float, float] = AREA,
     **options: Unpack[RunOptions],
 ) -> InstanceRun:
@@ -145,7 +149,10 @@ def score_instances(
 
     `gts` holds 16-bit PNGs (pixel = id, or id * 1000 + n). `preds` holds per image a list of masks
     ("mask.png labelID confidence" per line) and the masks, or is a COCO results file (.json) with run-length
-    masks. `labels` is "idd", "cityscapes" or a label CSV with `has_instances`. Ground truth of fewer pixels
+    masks. `labels` is "idd", "cityscapes" or a label CSV with `has_instances`. `gt_factor` 256 reads ground
+    truth of id * 256 + n. `pred_encoding` says what the labels of predictions are, if not raw ids: "level3",
+    "cs", "cs_train", ... as the label table's columns (and "id+1"), "from0" or "from1" for places among the
+    evaluated classes, "coco" or "coco0" for COCO's categories. Ground truth of fewer pixels
     than `area[0]`, or of `area[1]` and more, does not count. The other options are those of `RunOptions`;
     with `on_error` "void" an image with a missing or broken prediction counts as one without predictions.
 
@@ -155,12 +162,17 @@ def score_instances(
     """
     checked = _options("score_instances", options)
     check_area(area)  # before anything is listed
+    check_factor(gt_factor)
     space = load_instances(os.fspath(labels))
+    readings = load_readings(os.fspath(labels), space)
     task = InstanceTask(
         space,
         area,
         gt_suffix=gt_suffix,
         list_suffix=list_suffix,
+        gt_factor=gt_factor,
+        reading=choose_reading(readings, pred_encoding),
+        readings=readings,
         void_on_error=checked.void_on_error,
     )
     return InstanceRun(drive(task, os.fspath(gts), os.fspath(preds), place(out), checked))

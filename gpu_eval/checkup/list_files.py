@@ -31,6 +31,7 @@ from gpu_eval.inputs.prediction_lists import MAX_LIST_BYTES, Findings, Line, par
 from gpu_eval.inputs.rle import decode_rle
 from gpu_eval.inputs.source import Entry, Source, plain_name
 from gpu_eval.labels import LabelSpace
+from gpu_eval.labels.instance_readings import raw_reading
 from gpu_eval.labels.instance_space import InstanceSpace
 
 # Images whose masks are held against each other for overlaps: evenly over the split.
@@ -139,7 +140,7 @@ def read_coco_predictions(file: str, space: InstanceSpace) -> tuple[InstanceSpli
 
     Raises UnreadableSource, UnreadableFile or MalformedPredictions where it is none.
     """
-    coco = read_coco(file, space)
+    coco = read_coco(file, space, raw_reading(space))
     lines = Lines(lists=1)
     keys = set()
     for entry in coco.entries:

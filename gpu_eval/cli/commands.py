@@ -167,6 +167,19 @@ def _carry_out(
 @click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
 @click.option("--list-suffix", metavar="TEXT", help="How names of the lists of predictions end.")
 @click.option(
+    "--gt-factor",
+    type=int,
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Ground-truth pixels are id * N + n; 256 as KITTI and Vistas have it.",
+)
+@click.option(
+    "--pred-encoding",
+    metavar="NAME",
+    help="What the labels of predictions are: id (the default), level3, cs, ...",
+)
+@click.option(
     "--area",
     nargs=2,
     type=float,
