@@ -90,7 +90,7 @@ class Problems:
 class Asked:
     """What was asked: where the files lie, and the options that were given, by `score`'s names.
 
-    `command` scores such a split.
+    `command` scores such a split; `correctable`: `--fix` can write a corrected copy.
     """
 
     command: str
@@ -98,6 +98,7 @@ class Asked:
     gts: str | None
     options: Mapping[str, str] = field(default_factory=dict)
     check_options: Mapping[str, str] = field(default_factory=dict)  # those that only `check` knows
+    correctable: bool = True
 
     def score_command(
         self, mend: Mapping[str, str] | None = None, preds: str | None = None, without: Sequence[str] = ()
@@ -121,7 +122,7 @@ class Asked:
             return self.fix_command()
         if not doubt.mend or any(not name.isidentifier() for name in doubt.mend):
             return None
-        if self.gts is None:
+        if self.gts is None and self.correctable:
             return self.fix_command(doubt.mend) if set(doubt.mend) <= set(FIXED) else None
         return self.score_command(doubt.mend)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gpu_eval.checkup import drive
 from gpu_eval.checkup.examination import Asked, Examination, Looked, Problems, Side
 from gpu_eval.checkup.list_files import look_at_lists
-from gpu_eval.labels import load_labels
 from gpu_eval.labels.instance_coding import FACTOR
 from gpu_eval.labels.instance_readings import choose_reading, load_readings
 from gpu_eval.labels.instance_space import load_instances
@@ -22,7 +23,7 @@ def check(
     threads: int | None = None,
 ) -> Examination:
     """What `gpu_eval.check` answers for instances of the table `labels`. Raises as `drive.check`."""
-    space, classes = load_instances(labels), load_labels(labels)
+    space = load_instances(labels)
     options = asked.options
     readings = load_readings(labels, space)
     task = InstanceTask(
@@ -38,11 +39,11 @@ def check(
     list_suffix = task.list_suffix or space.list_suffix
 
     def look(side: Side, problems: Problems) -> Looked:
-        return look_at_lists(side, space, classes, list_suffix, problems, threads)
+        return look_at_lists(side, space, readings, task.reading, list_suffix, problems, threads)
 
     return drive.check(
         task,
-        asked,
+        replace(asked, correctable=False),
         look,
         None,
         names=names,

@@ -30,8 +30,7 @@ from gpu_eval.inputs.masks import FIX, decode_mask
 from gpu_eval.inputs.prediction_lists import MAX_LIST_BYTES, Findings, Line, parse_list
 from gpu_eval.inputs.rle import decode_rle
 from gpu_eval.inputs.source import Entry, Source, plain_name
-from gpu_eval.labels import LabelSpace
-from gpu_eval.labels.instance_readings import raw_reading
+from gpu_eval.labels.instance_readings import Reading, names_of, raw_reading
 from gpu_eval.labels.instance_space import InstanceSpace
 
 # Images whose masks are held against each other for overlaps: evenly over the split.
@@ -65,15 +64,15 @@ class ListedImages:
 
 @dataclass
 class Lines:
-    """What the lists say, line by line: labels that are known, and confidences."""
+    """What the lists say, line by line: the label ids that stand there, known or not, and confidences."""
 
     lists: int = 0
     lines: int = 0
-    labels: Counter[float] = field(default_factory=Counter)
+    labels: Counter[int] = field(default_factory=Counter)
     confidences: Counter[float] = field(default_factory=Counter)
     cut: int = 0  # labels that are no whole numbers
 
-    def add(self, label: float, confidence: float, *, is_cut: bool) -> None:
+    def add(self, label: int, confidence: float, *, is_cut: bool) -> None:
         self.lines += 1
         self.labels[label] += 1
         self.confidences[confidence] += 1
@@ -81,7 +80,7 @@ class Lines:
 
 
 def read_predictions(
-    source: Source, entries: Sequence[Entry], space: InstanceSpace, list_suffix: str
+    source: Source, entries: Sequence[Entry], space: InstanceSpace, reading: Reading, list_suffix: str
 ) -> tuple[InstanceSplit, Lines]:
     """The lists of a source as scoring reads them, and what their lines say.
 
@@ -91,18 +90,24 @@ def read_predictions(
     lists = [entry for entry in entries if entry.name.endswith(list_suffix)]
     keys = [entry.name.removesuffix(list_suffix) for entry in lists] or ["image"]
     split = read_split(
-        ListedImages(keys, space.gt_suffix), source, space, gt_suffix=space.gt_suffix, list_suffix=list_suffix
+        ListedImages(keys, space.gt_suffix),
+        source,
+        space,
+        gt_suffix=space.gt_suffix,
+        list_suffix=list_suffix,
+        reading=reading,
     )
     lines = Lines(lists=len(lists))
     files = {entry.name: entry for entry in entries}
     broken = {image.list_file for image in split.images if image.predictions is None}
     found: dict[str, tuple[Prediction, ...]] = {}
     for entry, data in _texts(source, lists):
-        parsed = parse_list(data, space, Findings(entry.name))
-        for line in parsed:
+        findings = Findings(entry.name)
+        parsed = parse_list(data, space, findings, reading)
+        for line in (*parsed, *findings.strays):
             lines.add(line.label, line.confidence, is_cut=line.is_cut)
         if entry.name in broken:
-            found[entry.name] = tuple(_masks_there(parsed, entry.name, files, space))
+            found[entry.name] = tuple(_masks_there(parsed, entry.name, files))
     images = tuple(
         image
         if image.predictions is not None
@@ -112,16 +117,14 @@ def read_predictions(
     return replace(split, images=images), lines
 
 
-def _masks_there(
-    lines: Sequence[Line], file: str, files: Mapping[str, Entry], space: InstanceSpace
-) -> Iterator[Prediction]:
+def _masks_there(lines: Sequence[Line], file: str, files: Mapping[str, Entry]) -> Iterator[Prediction]:
     """The predictions of a list that cannot be used whose masks can be looked at, each mask once."""
     seen: set[str] = set()
     for line in lines:
         name = posixpath.join(posixpath.dirname(file), plain_name(line.mask))
-        if name in files and line.label in space.ids and name not in seen:
+        if name in files and line.classes and name not in seen:
             seen.add(name)
-            yield Prediction(files[name], line.label, line.confidence, line.number)
+            yield Prediction(files[name], line.classes[0], line.confidence, line.number)
 
 
 def _texts(source: Source, lists: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
@@ -135,12 +138,12 @@ def _texts(source: Source, lists: Sequence[Entry]) -> Iterator[tuple[Entry, byte
                 yield entry, buffer[offsets[at] : offsets[at + 1]].tobytes()
 
 
-def read_coco_predictions(file: str, space: InstanceSpace) -> tuple[InstanceSplit, Lines]:
+def read_coco_predictions(file: str, space: InstanceSpace, reading: Reading) -> tuple[InstanceSplit, Lines]:
     """A COCO results file as scoring reads it, and what its entries say.
 
     Raises UnreadableSource, UnreadableFile or MalformedPredictions where it is none.
     """
-    coco = read_coco(file, space, raw_reading(space))
+    coco = read_coco(file, space, reading)
     lines = Lines(lists=1)
     keys = set()
     for entry in coco.entries:
@@ -151,8 +154,9 @@ def read_coco_predictions(file: str, space: InstanceSpace) -> tuple[InstanceSpli
             keys.add(_stem(plain_name(name), space))
         label, score = entry.get("category_id"), entry.get("score")
         if _is_number(label) and _is_number(score):
-            lines.add(label, float(score), is_cut=label != int(label))
-    split = read_split_coco(ListedImages(sorted(keys) or ["image"], space.gt_suffix), file, space)
+            lines.add(int(label), float(score), is_cut=label != int(label))
+    images = ListedImages(sorted(keys) or ["image"], space.gt_suffix)
+    split = read_split_coco(images, file, space, gt_suffix=space.gt_suffix, reading=reading)
     return split, lines
 
 
@@ -180,7 +184,9 @@ def _stem(name: str, space: InstanceSpace) -> str:
 # --- what lines look like --------------------------------------------------------------------------
 
 
-def line_doubts(space: InstanceSpace, labels: LabelSpace, lines: Lines) -> list[Doubt]:
+def line_doubts(
+    space: InstanceSpace, readings: Sequence[Reading], reading: Reading, lines: Lines
+) -> list[Doubt]:
     """What the labels and confidences of all lines look like."""
     if not lines.lines:
         return []
@@ -195,7 +201,7 @@ def line_doubts(space: InstanceSpace, labels: LabelSpace, lines: Lines) -> list[
                 certain=True,
             )
         ]
-    doubt = _other_ids(space, labels, lines)
+    doubt = _other_ids(space, readings, reading, lines)
     return [doubt] if doubt is not None else []
 
 
@@ -205,71 +211,82 @@ def _swapped(space: InstanceSpace, lines: Lines) -> bool:
     return ids and max(lines.confidences) > 1 and lines.cut * 2 > lines.lines
 
 
-def _other_ids(space: InstanceSpace, labels: LabelSpace, lines: Lines) -> Doubt | None:
-    """Labels that are ids of another column of the table: some are of no thing, all would be evaluated there.
+def _other_ids(
+    space: InstanceSpace, readings: Sequence[Reading], reading: Reading, lines: Lines
+) -> Doubt | None:
+    """Labels that mean something else: some are of no thing as they are read, otherwise all would count.
 
     Models of all things write labels that evaluation ignores, beside others: no reason to doubt.
     """
-    present = {int(label) for label in lines.labels}
-    evaluated = set(space.ids)
-    counted = sum(count for label, count in lines.labels.items() if label in evaluated)
-    if counted and present <= evaluated | space.void_ids:
+    present = set(lines.labels)
+    counted = sum(count for label, count in lines.labels.items() if reading.classes.get(label))
+    strange = {label for label in present if not reading.classes.get(label)} - reading.things
+    if counted and not strange:
         return None
-    fits = {
-        name: ids
-        for name in labels.encodings
-        if name != "id" and present <= (ids := _evaluated_as(space, labels, name))
-    }
+    fits = _fitting(readings, reading, present)
     if not fits and counted:
         return None
-    # The column with the fewest ids that could be meant says most.
-    width = {name: int((labels.encoding(name).table <= labels.void).sum()) for name in fits}
-    best = min(fits, key=lambda name: (len(fits[name]), width[name]), default=None)
-    what = (
-        f"the labels look like `{best}` ids, not raw ids" if best else "no label is one of an evaluated class"
-    )
+    names = " or ".join(f"`{fit.name}`" for fit in fits)
+    evaluated = {label for label, ids in reading.classes.items() if ids}
+    (best, *others) = fits or (None,)
+    mend, fix = {}, f"write raw ids: {_mapping(raw_reading(space), set(space.ids), space)}"
+    if best is not None:
+        fix = f"write raw ids: {_mapping(best, present, space)}"
+        if not others and not any(best.unclear.get(label) for label in present):
+            mend, fix = {"pred_encoding": best.name}, f"give --pred-encoding {best.name}, or {fix}"
     return Doubt(
         kind="instances",
-        message=what,
-        evidence=f"labels {listed(present)}; evaluated raw ids are {listed(evaluated)}; "
+        message=f"the labels look like {names} ids, not `{reading.name}` ids"
+        if fits
+        else "no label is one of an evaluated class",
+        evidence=f"labels {listed(present)}; evaluated `{reading.name}` ids are {listed(evaluated)}; "
         f"{counted} of {lines.lines} predictions would count",
-        fix=f"write the raw `id` of each class: {_mapping(space, labels, best)}"
-        if best
-        else "write raw ids of " + ", ".join(space.names),
+        fix=fix,
         certain=not counted,
+        mend=mend,
     )
 
 
-def _evaluated_as(space: InstanceSpace, labels: LabelSpace, name: str) -> set[int]:
-    """The values by which an encoding calls the evaluated classes."""
-    raw = labels.encoding("id").table
-    classes = {int(raw[number]) for number in space.ids} - {labels.void}
-    table = labels.encoding(name).table
-    return {value for value in range(255) if int(table[value]) in classes}
+def _fitting(readings: Sequence[Reading], reading: Reading, present: set[int]) -> list[Reading]:
+    """The readings by which all labels, two at least, are evaluated; one of those that mean the same.
 
-
-def _mapping(space: InstanceSpace, labels: LabelSpace, name: str) -> str:
-    """Which raw id is meant by which value of an encoding, in words."""
-    raw, table = labels.encoding("id").table, labels.encoding(name).table
-    by_class: dict[int, list[int]] = {}
-    for number in space.ids:
-        by_class.setdefault(int(raw[number]), []).append(number)
-    pairs = [
-        f"{value} is {ids[0]}" for value in range(255) if len(ids := by_class.get(int(table[value]), [])) == 1
+    Shifts of a column are likely only where nothing else fits.
+    """
+    if len(present) < 2:
+        return []
+    fits = [
+        one
+        for one in readings
+        if one.name != reading.name and all(one.classes.get(label) for label in present)
     ]
-    return ", ".join(pairs)
+    plain = [one for one in fits if not one.name.endswith(("+1", "-1"))] or fits
+    by_meaning: dict[tuple[object, ...], Reading] = {}
+    for one in sorted(plain, key=lambda one: len(one.classes)):
+        by_meaning.setdefault(tuple(one.classes[label] for label in sorted(present)), one)
+    return list(by_meaning.values())
 
 
-def line_facts(space: InstanceSpace, lines: Lines, split: InstanceSplit) -> dict[str, Any]:
+def _mapping(reading: Reading, present: set[int], space: InstanceSpace) -> str:
+    """Which raw ids are meant by which labels, in words."""
+    return ", ".join(f"{label} is {names_of(reading.classes[label], space)}" for label in sorted(present))
+
+
+def line_facts(space: InstanceSpace, reading: Reading, lines: Lines, split: InstanceSplit) -> dict[str, Any]:
     """What is so: counts by label, confidences."""
     names = dict(zip(space.ids, space.names, strict=True))
+
+    def said(label: int) -> str:
+        classes = reading.classes.get(label)
+        if classes is None:
+            return f"{label}, unknown"
+        return (
+            f"{label} {' or '.join(names[one] for one in classes)}" if classes else f"{label}, not evaluated"
+        )
+
     facts: dict[str, Any] = {
         "lists": lines.lists,
         "predictions": lines.lines,
-        "labels": {
-            f"{label:g}" + (f" {names[int(label)]}" if label in names else ", not evaluated"): count
-            for label, count in sorted(lines.labels.items())
-        },
+        "labels": {said(label): count for label, count in sorted(lines.labels.items())},
         "images without predictions": sum(image.predictions == () for image in split.images),
     }
     if lines.confidences:
@@ -420,7 +437,8 @@ def _masks(
 def look_at_lists(
     side: Side,
     space: InstanceSpace,
-    labels: LabelSpace,
+    readings: Sequence[Reading],
+    reading: Reading,
     list_suffix: str,
     problems: Problems,
     threads: int | None,
@@ -432,16 +450,16 @@ def look_at_lists(
     of_lists = Problems() if side.is_listed else problems
     try:
         if side.source is None:
-            split, lines = read_coco_predictions(side.location, space)
+            split, lines = read_coco_predictions(side.location, space, reading)
         else:
             extension = posixpath.splitext(list_suffix)[1]
             suffix, notes = side.ending(list_suffix, extension, "--list-suffix")
-            split, lines = read_predictions(side.source, side.entries, space, suffix)
+            split, lines = read_predictions(side.source, side.entries, space, reading, suffix)
     except (EmptySplit, MalformedPredictions) as error:
         of_lists.add(error)
         return Looked({}, ())
     of_lists.extend(split.problems)
-    facts = line_facts(space, lines, split)
+    facts = line_facts(space, reading, lines, split)
     of_masks, doubts = mask_facts(side.source, split, problems, threads)
     keys = {image.key: image.list_file or image.key for image in split.images}
     if side.source is None:
@@ -449,7 +467,8 @@ def look_at_lists(
     return Looked(
         keys=keys,
         endings=(suffix, space.gt_suffix),
-        doubts=(*line_doubts(space, labels, lines), *doubts),
+        # With ground truth the masks say what labels mean.
+        doubts=(*(() if side.is_listed else line_doubts(space, readings, reading, lines)), *doubts),
         facts={**facts, **of_masks},
         notes=(*notes, *(note for note in split.notes if not side.is_listed)),
     )

@@ -50,7 +50,7 @@ def check(
         names=names,
         fix=fix,
         correctable=drive.Correctable(space, task.gt_suffix, pred_suffix, task.pred_encoding),
-        suffix_given=options.get("pred_suffix"),
+        suffix_given=task.pred_suffix,
         preds_are_files=True,
         threads=threads,
     )

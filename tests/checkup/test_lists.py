@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import gpu_eval
 from gpu_eval.checkup.examination import Examination
 from gpu_eval.errors import OptionError
 from gpu_eval.labels.instance_space import load_instances
+from tests.support.commands import gpu_eval_command
 from tests.support.instance_split import LIST_SUFFIX, InstanceFiles, write_coco
 
 IDS = load_instances("idd").ids
 LEVEL3 = {6: 4, 8: 5, 9: 6, 10: 7, 11: 8, 12: 9, 13: 10, 14: 11, 18: 12}
+CS = {6: 24, 8: 25, 9: 32, 10: 33, 12: 26, 13: 27, 14: 28}
 SIZE = (40, 60)
 
 
@@ -82,8 +85,8 @@ class TestLabels:
     def test_ids_of_level_3_are_named(self, tmp_path: Path) -> None:
         (doubt,) = check(write(tmp_path / "p", [LEVEL3[label] for label in IDS])).doubts
         assert "`level3` ids" in doubt.message
-        assert "4 is 6" in doubt.fix
-        assert "12 is 18" in doubt.fix
+        assert "4 is person (6)" in doubt.fix
+        assert "12 is vehicle fallback (18)" in doubt.fix
         assert "18 of 27 predictions would count" in doubt.evidence
 
     def test_train_ids_of_cityscapes_are_named_and_none_counts(self, tmp_path: Path) -> None:
@@ -91,7 +94,35 @@ class TestLabels:
         (doubt,) = found.doubts
         assert "`train` ids" in doubt.message
         assert doubt.certain
-        assert "11 is 24" in doubt.fix
+        assert "11 is person (24)" in doubt.fix
+
+    def test_they_pass_with_the_option_that_reads_them(self, tmp_path: Path) -> None:
+        folder = write(tmp_path / "p", [LEVEL3[label] for label in IDS])
+        found = check(folder, pred_encoding="level3")
+        assert found.ok, found.to_dict()
+        assert found.facts["labels"]["4 person"] == 3
+
+    @pytest.mark.parametrize(
+        ("labels", "named"), [(list(range(9)), "from0"), (list(range(1, 10)), "from1"), ([1, 3, 8], "coco")]
+    )
+    def test_places_and_categories_of_coco_are_named(
+        self, tmp_path: Path, labels: list[int], named: str
+    ) -> None:
+        (doubt,) = check(write(tmp_path / "p", labels)).doubts
+        assert f"`{named}`" in doubt.message
+
+    def test_the_command_that_is_advised_scores(self, instances: InstanceFiles, tmp_path: Path) -> None:
+        for path in instances.preds.rglob("*.txt"):
+            lines = [line.split() for line in path.read_text().splitlines()]
+            path.write_text(
+                "".join(f"{mask} {CS[int(n)]} {score}\n" for mask, n, score in lines if int(n) in CS)
+            )
+        found = check(instances.preds)
+        (doubt,) = found.doubts
+        command = found.command(doubt)
+        assert command == f"gpu-eval instances GTS {instances.preds} -o RUN --pred-encoding cs"
+        words = shlex.split(command.replace("GTS", str(instances.gts)).replace("RUN", str(tmp_path / "run")))
+        assert gpu_eval_command(*words[1:]).exit_code == 0
 
     def test_no_evaluated_label_at_all_is_certain(self, tmp_path: Path) -> None:
         found = check(write(tmp_path / "p", [1, 1, 1]))
