@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gpu_eval.errors import DuplicateFile, InputError, UnreadableFile
+from gpu_eval.inputs.naming.suffixes import ending
 from gpu_eval.inputs.source import Entry
 
 
@@ -15,7 +16,8 @@ class Side:
     """The files at a location; `what` is the word for one of them, `option` gives their suffix.
 
     `given` is the suffix that the user gave; else `usual` are tried, the benchmark's own one first.
-    `extension` is that of files which may be meant, `others` what endings of other files look like.
+    `extension` is that of files which may be meant, `others` what endings of other files look like; where
+    `are_others_left` those are never meant.
     """
 
     files: Sequence[Entry]
@@ -27,6 +29,7 @@ class Side:
     extension: str
     others: re.Pattern[str]
     exclude: tuple[str, ...] = ()
+    are_others_left: bool = False
     _keyed: dict[str, tuple[dict[str, Entry], list[InputError]]] = field(default_factory=dict)
 
     @property
@@ -37,7 +40,10 @@ class Side:
     def by_key(self, suffix: str) -> tuple[dict[str, Entry], list[InputError]]:
         """The files of that suffix by key, and those that cannot be used; of one key the first is kept."""
         if suffix not in self._keyed:
-            self._keyed[suffix] = _by_key(self.files, suffix, self.location, self.exclude)
+            entries = self.files
+            if suffix == self.extension and self._tells_others:
+                entries = [entry for entry in entries if not self.others.search(ending(entry.name))]
+            self._keyed[suffix] = _by_key(entries, suffix, self.location, self.exclude)
         return self._keyed[suffix]
 
     def meant(self) -> list[str]:
@@ -45,8 +51,15 @@ class Side:
         return [
             entry.name
             for entry in self.files
-            if entry.name.casefold().endswith(self.extension) and not entry.name.endswith(self.exclude)
+            if entry.name.casefold().endswith(self.extension)
+            and not entry.name.endswith(self.exclude)
+            and not (self._tells_others and self.others.search(ending(entry.name)))
         ]
+
+    @property
+    def _tells_others(self) -> bool:
+        """Whether endings say what a file is: not where the user, or the table of labels, takes all."""
+        return self.are_others_left and self.given is None and self.usual[0] != self.extension
 
 
 def _by_key(

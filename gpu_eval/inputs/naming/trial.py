@@ -72,7 +72,10 @@ def find_match(gts: Side, preds: Side) -> Match | Ambiguous | Clashed | None:
                 if certain or not match.missing:
                     return match
                 best = match if best is None or _rank(match) > _rank(best) else best
-    return best or _inferred(gts, preds) or _by_beginning(gts, preds) or clash
+    if best is None or 2 * best.missing > len(best.gts):
+        return _inferred(gts, preds) or _by_beginning(gts, preds) or best or clash
+    # Endings may differ from file to file; those of the benchmark's own suffix are not looked at again.
+    return _by_beginning(gts, preds) or best
 
 
 def _rank(match: Match) -> tuple[int, int]:
