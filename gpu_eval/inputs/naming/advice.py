@@ -87,7 +87,7 @@ def no_gts(gts: Side) -> EmptySplit:
     """The error of ground truth that is not there, where nothing is known of predictions."""
     if not gts.files:
         return refusal(gts, gts, None)
-    endings = possible_endings(gts.meant(), gts.extension)
+    endings = possible_endings(gts.meant, gts.extension)
     likely = next((end for end in (*gts.usual, *endings) if gts.by_key(end)[0]), None)
     if likely is not None:
         return _no_files(gts, f"give the right folder, or --gt-suffix {shlex.quote(likely)}")
@@ -111,7 +111,7 @@ def _no_files(side: Side, fix: str) -> EmptySplit:
 
 def _other_kind(side: Side, gts: Side) -> str | None:
     """What to do where no file can be what is wanted, whatever its suffix; None if some can be."""
-    if side.meant():
+    if side.meant:
         return None
     kinds = Counter(_extension(entry.name) for entry in side.files)
     told = (_of_kind(side, kind, gts) for kind, _ in kinds.most_common())
@@ -168,7 +168,7 @@ def _ending_of_some(gts: Side, preds: Side) -> str | None:
     """The suffix by which some gts have a prediction, though not all have."""
     for gt_suffix in gts.tried:
         bases = {posixpath.basename(key) for key in gts.by_key(gt_suffix)[0]}
-        for ending, _ in endings_after(preds.meant(), bases, preds.extension).most_common(1):
+        for ending, _ in endings_after(preds.meant, bases, preds.extension).most_common(1):
             if isinstance(find_match(gts, replace(preds, given=ending)), Match):
                 return f"give {preds.option} {shlex.quote(ending)}"
     return None
@@ -230,7 +230,7 @@ def on_most_missing(
     if len(missing) <= len(paired):
         return None
     bases = {posixpath.basename(key) for key in match.gts}
-    for end, _ in endings_after(preds.meant(), bases, preds.extension).most_common(2):
+    for end, _ in endings_after(preds.meant, bases, preds.extension).most_common(2):
         other = find_match(replace(gts, given=match.gt_suffix), replace(preds, given=end))
         if isinstance(other, Match) and other.missing < len(paired):
             return f"give {preds.option} {shlex.quote(end)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from gpu_eval.errors import DuplicateFile, InputError, UnreadableFile
 from gpu_eval.inputs.naming.suffixes import ending
@@ -30,7 +31,7 @@ class Side:
     others: re.Pattern[str]
     exclude: tuple[str, ...] = ()
     are_others_left: bool = False
-    _keyed: dict[str, tuple[dict[str, Entry], list[InputError]]] = field(default_factory=dict)
+    _keyed: dict[str, tuple[dict[str, Entry], list[InputError]]] = field(init=False, default_factory=dict)
 
     @property
     def tried(self) -> tuple[str, ...]:
@@ -41,11 +42,12 @@ class Side:
         """The files of that suffix by key, and those that cannot be used; of one key the first is kept."""
         if suffix not in self._keyed:
             entries = self.files
-            if suffix == self.extension and self._tells_others:
-                entries = [entry for entry in entries if not self.others.search(ending(entry.name))]
+            if suffix == self.extension and self._other_names:
+                entries = [entry for entry in entries if entry.name not in self._other_names]
             self._keyed[suffix] = _by_key(entries, suffix, self.location, self.exclude)
         return self._keyed[suffix]
 
+    @cached_property
     def meant(self) -> list[str]:
         """The names of all files that may be meant."""
         return [
@@ -53,13 +55,15 @@ class Side:
             for entry in self.files
             if entry.name.casefold().endswith(self.extension)
             and not entry.name.endswith(self.exclude)
-            and not (self._tells_others and self.others.search(ending(entry.name)))
+            and entry.name not in self._other_names
         ]
 
-    @property
-    def _tells_others(self) -> bool:
-        """Whether endings say what a file is: not where the user, or the table of labels, takes all."""
-        return self.are_others_left and self.given is None and self.usual[0] != self.extension
+    @cached_property
+    def _other_names(self) -> frozenset[str]:
+        """Files whose endings say that they are not meant; none where the user, or the table, takes all."""
+        if not self.are_others_left or self.given is not None or self.usual[0] == self.extension:
+            return frozenset()
+        return frozenset(entry.name for entry in self.files if self.others.search(ending(entry.name)))
 
 
 def _by_key(
