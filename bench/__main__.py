@@ -1,12 +1,12 @@
 """`python -m bench cpu | gpu | host | instances | cluster | scaling | memory | startup | report |
-statistics`."""
+statistics | doctor`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from bench import cluster, commands, cpu, gpu, host, instances, report, scaling, statistics
+from bench import cluster, commands, cpu, doctor, gpu, host, instances, report, scaling, statistics
 
 
 def main() -> int:
@@ -84,6 +84,12 @@ def main() -> int:
     command.add_argument("--out", type=Path, default=Path("bench/results/statistics.json"))
     command.add_argument("--only", nargs="+", choices=statistics.GROUPS, default=[], help="keep other rows")
     command.set_defaults(run=lambda a: statistics.run(repetitions=a.repetitions, only=a.only, out=a.out))
+
+    command = subparsers.add_parser("doctor", help="mix-ups that must be named, bad models that must not be")
+    command.add_argument("--seeds", type=int, default=60)
+    command.add_argument("--first", type=int, default=0, help="the first of them")
+    command.add_argument("--out", type=Path, default=Path("bench/results/doctor.json"))
+    command.set_defaults(run=lambda a: doctor.run(seeds=a.seeds, first=a.first, out=a.out))
 
     arguments = parser.parse_args()
     return int(arguments.run(arguments))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gpu_eval.api import (
         ConfusionMeter,
         Progress,
+        check,
         compare,
         compare_confusions,
         confusion_matrix,
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
         tag,
         write_html,
     )
-    from gpu_eval.errors import GpuEvalError, SplitProblems
+    from gpu_eval.checkup.examination import Examination
+    from gpu_eval.errors import Doubtful, DoubtWarning, GpuEvalError, SplitProblems
     from gpu_eval.labels import LabelSpace, load_labels
     from gpu_eval.results.compare import Comparison
     from gpu_eval.results.instance_run import InstanceRun
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "ConfusionMeter",
+    "DoubtWarning",
+    "Doubtful",
+    "Examination",
     "GpuEvalError",
     "InstanceRun",
     "LabelSpace",
@@ -45,6 +50,7 @@ __all__ = [
     "Run",
     "SplitProblems",
     "__version__",
+    "check",
     "compare",
     "compare_confusions",
     "confusion_matrix",
@@ -61,6 +67,9 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "results.compare",
+    "DoubtWarning": "errors",
+    "Doubtful": "errors",
+    "Examination": "checkup.examination",
     "GpuEvalError": "errors",
     "InstanceRun": "results.instance_run",
     "LabelSpace": "labels",

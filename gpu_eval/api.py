@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import pyarrow as pa
 
+from gpu_eval import registry
+from gpu_eval.checkup import instance as instance_check
+from gpu_eval.checkup import semantic as semantic_check
+from gpu_eval.checkup.examination import Asked, Examination
 from gpu_eval.engines.resize import parse_resolution
-from gpu_eval.labels import Labels, as_labels
+from gpu_eval.errors import OptionError
+from gpu_eval.labels import Labels, LabelSpace, as_labels
+from gpu_eval.labels.instance_coding import FACTOR, check_factor
+from gpu_eval.labels.instance_readings import choose_reading, load_readings
 from gpu_eval.labels.instance_space import load_instances
 from gpu_eval.meter import ConfusionMeter, confusion_matrix
 from gpu_eval.metrics.matching import AREA, check_area
@@ -37,6 +44,7 @@ Location = str | os.PathLike[str]
 __all__ = [
     "ConfusionMeter",
     "Progress",
+    "check",
     "compare",
     "compare_confusions",
     "confusion_matrix",
@@ -63,7 +71,7 @@ class RunOptions(TypedDict, total=False):
     what certainly is not what was meant, too. `entry` may hold
     the team, method and link of the run's row on a leaderboard (`tag` sets them later). `client` is a
     `distributed.Client`: its workers score, and must see the inputs and `out` by the same names. `progress`
-    is called as the run goes on.
+    is called as the run goes on, `tell` with a line for a person where it has to wait for a worker.
     """
 
     threads: int | None
@@ -78,6 +86,7 @@ class RunOptions(TypedDict, total=False):
     entry: Mapping[str, str | None] | None
     client: Client | None
     progress: Callable[[Progress], None] | None
+    tell: Callable[[str], None] | None
 
 
 def score(
@@ -118,6 +127,7 @@ def score(
         gt_suffix=gt_suffix,
         pred_suffix=pred_suffix,
         void_on_error=checked.void_on_error,
+        as_is=checked.as_is,
     )
     return Run(drive(task, os.fspath(gts), os.fspath(preds), place(out), checked))
 
@@ -130,6 +140,8 @@ def score_instances(
     labels: Location = "idd",
     gt_suffix: str | None = None,
     list_suffix: str | None = None,
+    gt_factor: int = FACTOR,
+    pred_encoding: str | None = None,
     area: tuple[float, float] = AREA,
     **options: Unpack[RunOptions],
 ) -> InstanceRun:
@@ -137,7 +149,10 @@ def score_instances(
 
     `gts` holds 16-bit PNGs (pixel = id, or id * 1000 + n). `preds` holds per image a list of masks
     ("mask.png labelID confidence" per line) and the masks, or is a COCO results file (.json) with run-length
-    masks. `labels` is "idd", "cityscapes" or a label CSV with `has_instances`. Ground truth of fewer pixels
+    masks. `labels` is "idd", "cityscapes" or a label CSV with `has_instances`. `gt_factor` 256 reads ground
+    truth of id * 256 + n. `pred_encoding` says what the labels of predictions are, if not raw ids: "level3",
+    "cs", "cs_train", ... as the label table's columns (and "id+1"), "from0" or "from1" for places among the
+    evaluated classes, "coco" or "coco0" for COCO's categories. Ground truth of fewer pixels
     than `area[0]`, or of `area[1]` and more, does not count. The other options are those of `RunOptions`;
     with `on_error` "void" an image with a missing or broken prediction counts as one without predictions.
 
@@ -147,15 +162,82 @@ def score_instances(
     """
     checked = _options("score_instances", options)
     check_area(area)  # before anything is listed
+    check_factor(gt_factor)
     space = load_instances(os.fspath(labels))
+    readings = load_readings(os.fspath(labels), space)
     task = InstanceTask(
         space,
         area,
         gt_suffix=gt_suffix,
         list_suffix=list_suffix,
+        gt_factor=gt_factor,
+        reading=choose_reading(readings, pred_encoding),
+        readings=readings,
         void_on_error=checked.void_on_error,
     )
     return InstanceRun(drive(task, os.fspath(gts), os.fspath(preds), place(out), checked))
+
+
+def check(
+    preds: Location,
+    gts: Location | None = None,
+    *,
+    task: Literal["semantic", "instance"] = "semantic",
+    labels: Labels = "idd",
+    gt_encoding: str | None = None,
+    pred_encoding: str | None = None,
+    gt_suffix: str | None = None,
+    pred_suffix: str | None = None,
+    names: Location | None = None,
+    fix: Location | None = None,
+    threads: int | None = None,
+) -> Examination:
+    """What is wrong with predictions before they are scored or uploaded, in one pass; nothing is scored.
+
+    With `gts` the split is listed as scoring lists it, and a few images are judged against their ground
+    truth; without, the predictions are examined alone. Every file is read to its end. `pred_suffix` is how
+    names of label maps end, or of lists of masks. `names` is a file that says which images must be there:
+    one name a line, or a CSV file with a column `key`. `fix` writes a corrected copy of label maps to that
+    folder where the fix is certain (docs/check.md says what is); the predictions are never touched. The
+    other options are those of `score` and `score_instances`.
+
+    Raises
+        OptionError: an option has no meaning here, or the folder of `fix` is not empty.
+        UnreadableSource, LabelTableError: a side cannot be listed, or the labels cannot be read.
+        ReportError: the corrected copy cannot be written.
+    """
+    given = {
+        "labels": None if labels == "idd" or isinstance(labels, LabelSpace) else labels,
+        "gt_encoding": gt_encoding,
+        "pred_encoding": pred_encoding,
+        "gt_suffix": gt_suffix,
+        "pred_suffix" if task == "semantic" else "list_suffix": pred_suffix,
+    }
+    asked = Asked(
+        command=registry.TASKS[task].command if task in registry.TASKS else task,
+        preds=os.fspath(preds),
+        gts=None if gts is None else os.fspath(gts),
+        options={name: str(value) for name, value in given.items() if value is not None},
+        check_options={
+            **({} if task == "semantic" else {"task": task}),
+            **({} if names is None else {"names": os.fspath(names)}),
+        },
+    )
+    options: dict[str, Any] = {
+        "names": None if names is None else os.fspath(names),
+        "fix": None if fix is None else os.fspath(fix),
+        "threads": threads,
+    }
+    if task == "semantic":
+        return semantic_check.check(asked, as_labels(labels), **options)
+    if task == "instance":
+        if isinstance(labels, LabelSpace | int):
+            raise OptionError("the labels of instances are a name or a file", found=repr(labels)[:80])
+        for name in ("gt_encoding", "pred_encoding"):
+            if name in asked.options:
+                raise OptionError(f"{name} has no meaning for instances", found=asked.options[name])
+        return instance_check.check(asked, os.fspath(labels), **options)
+    raise OptionError("no such task", found=repr(task), expected=" or ".join(registry.TASKS))
 
 
 def _options(caller: str, given: RunOptions) -> Options:

@@ -17,6 +17,7 @@
         WrongImageMode         a PNG whose pixels are not labels (RGB, LA, 1-bit, ...)
         SizeMismatch           a mask that is not of its ground truth's size
         ImageTooLarge          a header that asks for more pixels than MAX_PIXELS
+        UnknownColour          a pixel of a colour-coded map whose colour is no label's
         LabelOutOfRange        most pixels are neither a class nor void
         FatalImage             an image that kills the process that scores it
         Doubtful               inputs that can be scored, but are certainly not what was meant
@@ -32,6 +33,7 @@
         DeviceFailed           a device failed, and this process cannot use it any more
       ClusterError             a Dask cluster failed
       Interrupted              Ctrl-C: what is done is kept (exit code 130)
+    DoubtWarning               no error: what a meter was given looks like a mix-up
 
 Each error names the file, what was found, what was expected and what to do, as far as they apply.
 """
@@ -149,6 +151,10 @@ class ImageTooLarge(InputError):
     pass
 
 
+class UnknownColour(InputError):
+    pass
+
+
 class LabelOutOfRange(InputError):
     pass
 
@@ -159,6 +165,10 @@ class FatalImage(InputError):
 
 class Doubtful(InputError):
     pass
+
+
+class DoubtWarning(UserWarning):
+    """What a meter was given looks like a mix-up of ids."""
 
 
 class SplitProblems(InputError):

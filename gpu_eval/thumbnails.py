@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from gpu_eval.engines import colours
+from gpu_eval.engines.colours import Side
 from gpu_eval.engines.resize import index_table
-from gpu_eval.engines.semantic import to_classes
+from gpu_eval.engines.semantic import make_job, to_classes
 from gpu_eval.errors import GpuEvalError, InputError, OptionError
-from gpu_eval.inputs import png
 from gpu_eval.inputs.sources import Entry, Source, open_source
 from gpu_eval.labels import Labels, LabelSpace, as_labels
 from gpu_eval.page import findings
@@ -60,11 +61,11 @@ def of_worst(
             for side, location in (("gt", gts), ("pred", preds))
         ]
         decides = run.facts["decides"]
-        tables = [space.encoding(decides[f"{side}_encoding"]).table for side in ("gt", "pred")]
+        job = make_job(space, gt_encoding=decides["gt_encoding"], pred_encoding=decides["pred_encoding"])
         found = []
         for i, row in enumerate(worst):
             gt, pred = (
-                _classes(sides[s][i], row[f"{side}_file"], tables[s], run.labels.n_classes)
+                _classes(sides[s][i], row[f"{side}_file"], job.sides[s])
                 for s, side in enumerate(("gt", "pred"))
             )
             found.append(_thumbnail(int(row["image_id"]), gt, pred, run.labels))
@@ -123,9 +124,10 @@ def _listed(source: Source, names: Sequence[str]) -> list[Entry]:
     return [listed[name] for name in names]
 
 
-def _classes(data: bytes, file: str, table: npt.NDArray[np.uint16], n_classes: int) -> Map:
-    """The classes of a label map; void, and what is outside the encoding, is `n_classes`."""
-    return np.minimum(to_classes(png.decode(data, file), table, n_classes), np.uint16(n_classes))
+def _classes(data: bytes, file: str, side: Side) -> Map:
+    """The classes of a label map; void, and what is outside the encoding, is the number of classes."""
+    classes = to_classes(colours.decode(data, file, side), side.table, side.n_classes)
+    return np.minimum(classes, np.uint16(side.n_classes))
 
 
 def _thumbnail(image_id: int, gt: Map, pred: Map, labels: LabelSpace) -> Thumbnail:

@@ -26,11 +26,14 @@ MOST_FILES, MOST_LINES, LONGEST_SUITE = 14, 500, 400
 IMPORTS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "api": {
+        "checkup",
         "engines",
+        "errors",
         "labels",
         "meter",
         "metrics",
         "page",
+        "registry",
         "results",
         "run_folder",
         "runs",
@@ -38,8 +41,21 @@ IMPORTS: dict[str, set[str]] = {
         "tasks",
         "thumbnails",
     },
+    "checkup": {
+        "doctor",
+        "engines",
+        "errors",
+        "inputs",
+        "labels",
+        "metrics",
+        "runs",
+        "storage",
+        "tasks",
+    },
     "cli": {
         "api",
+        "checkup",
+        "doctor",
         "engines",
         "errors",
         "metrics",
@@ -50,16 +66,16 @@ IMPORTS: dict[str, set[str]] = {
         "version",
     },
     "c_functions": set(),
-    "doctor": {"engines", "errors", "inputs"},
+    "doctor": {"engines", "errors", "inputs", "labels"},
     "engines": {"c_functions", "errors", "inputs", "labels", "registry"},
     "errors": set(),
     "inputs": {"c_functions", "errors", "labels"},
     "labels": {"errors"},
-    "meter": {"engines", "errors", "labels", "metrics"},
+    "meter": {"doctor", "engines", "errors", "labels", "metrics"},
     "metrics": {"errors", "labels"},
     "page": {"errors", "labels", "metrics", "results"},
     "registry": set(),
-    "results": {"errors", "labels", "metrics", "page", "registry", "run_folder", "storage"},
+    "results": {"doctor", "errors", "labels", "metrics", "page", "registry", "run_folder", "storage"},
     "run_folder": {"errors", "inputs", "labels", "metrics", "registry", "storage"},
     "runs": {
         "doctor",
@@ -111,7 +127,7 @@ OWNERS = {
     "altair": {"page/charts.py", "results/semantic_run.py"},  # semantic_run: for its type checker only
     "vl_convert": {"page/html.py"},
     "rich": {f"cli/{name}.py" for name in ("console", "fitted", "progress")}
-    | {f"cli/show_{name}.py" for name in ("comparison", "instance", "semantic", "workers")},
+    | {f"cli/show_{name}.py" for name in ("comparison", "examination", "instance", "semantic", "workers")},
     "click": {"cli/commands.py", "cli/options.py"},
     "cupy": {"engines/cuda/cupy_device.py", "engines/cuda/arrays.py"},
     "dask": {"scheduling/dask_cluster.py"},
@@ -337,7 +353,7 @@ def test_error_tree_in_the_docstring_is_the_tree_of_classes() -> None:
         if line.strip() and depth >= 0:
             name = line.split()[0]
             above = [*above[:depth], name]
-            drawn[name] = above[-2] if depth else "Exception"
+            drawn[name] = above[-2] if depth else "UserWarning" if name.endswith("Warning") else "Exception"
     written = {
         name: thing.__bases__[0].__name__
         for name, thing in vars(errors).items()

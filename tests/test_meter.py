@@ -95,11 +95,13 @@ def test_encodings_apply_to_each_side() -> None:
     ("gt", "pred", "message"),
     [
         (np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), "differ in shape"),
-        (np.zeros(3, np.uint8), np.zeros(3, np.float32), "argmax"),
-        (np.zeros(3, bool), np.zeros(3, np.uint8), "not an array of labels"),
+        (np.zeros(3, np.uint8), np.zeros(3, np.float32), "not an array of labels"),
+        (np.zeros(3, complex), np.zeros(3, np.uint8), "not an array of labels"),
+        (np.zeros(3, np.uint8), np.array(["a", "b", "c"]), "not an array of labels"),
+        (np.zeros(3, np.uint8), None, "not an array of labels"),
     ],
 )
-def test_what_are_no_labels_is_refused(gt: np.ndarray, pred: np.ndarray, message: str) -> None:
+def test_what_are_no_labels_is_refused(gt: np.ndarray, pred: np.ndarray | None, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         gpu_eval.confusion_matrix(gt, pred)
 

@@ -1,7 +1,8 @@
 """The commands. Printing is `console`'s; only this file exits.
 
-Exit codes: 0 done, 2 bad input or a run that cannot be used, 3 a run is worse than `compare
---fail-if-worse` allows, 1 internal error, 130 Ctrl-C.
+Exit codes: 0 done, 2 bad input or a run that cannot be used (of `check`: something would be refused, or is
+certainly wrong), 3 a run is worse than `compare --fail-if-worse` allows, 4 `check` found doubts only,
+1 internal error, 130 Ctrl-C.
 Results go to standard output; progress, notes and errors to standard error.
 """
 
@@ -25,10 +26,11 @@ from gpu_eval.cli.options import (
     run_options,
     units_option,
 )
-from gpu_eval.errors import ClusterError, GpuEvalError, OptionError, SplitProblems
+from gpu_eval.errors import ClusterError, GpuEvalError, InputError, OptionError, SplitProblems
 
 # What a gate of a pipeline asks for.
 WORSE = 3
+DOUBTFUL = 4
 
 # Rows of the table of problems on a terminal; run.json and the images table have the rest.
 PROBLEMS_SHOWN = 40
@@ -90,8 +92,10 @@ def main() -> None:
     metavar="NAME|CSV",
     help="idd, idd-lite, cityscapes, or a label CSV of your own.",
 )
-@click.option("--gt-encoding", metavar="NAME", help="What the gt's pixel values mean: level3, id, ...")
-@click.option("--pred-encoding", metavar="NAME", help="The same for predictions: level3, submission, id, ...")
+@click.option("--gt-encoding", metavar="NAME", help="What the gt's pixels mean: level3, id, colour, ...")
+@click.option(
+    "--pred-encoding", metavar="NAME", help="The same for predictions: submission, id, train+1, ..."
+)
 @click.option(
     "--res",
     metavar="SIZE",
@@ -142,7 +146,7 @@ def _carry_out(
     drawn_no_more(options)
     entry = {name: options.pop(name, None) for name in ("team", "method", "link")}
     with client_of(options) as client, progress.ProgressLine() as line:
-        run = call(gts, preds, entry=entry, client=client, progress=line.update, **options)
+        run = call(gts, preds, entry=entry, client=client, progress=line.update, tell=line.say, **options)
     _show(run, output)
     if client is not None:
         show_workers.show_workers(run.facts)
@@ -162,6 +166,19 @@ def _carry_out(
 )
 @click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
 @click.option("--list-suffix", metavar="TEXT", help="How names of the lists of predictions end.")
+@click.option(
+    "--gt-factor",
+    type=int,
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Ground-truth pixels are id * N + n; 256 as KITTI and Vistas have it.",
+)
+@click.option(
+    "--pred-encoding",
+    metavar="NAME",
+    help="What the labels of predictions are: id (the default), level3, cs, ...",
+)
 @click.option(
     "--area",
     nargs=2,
@@ -187,10 +204,47 @@ def instances(gts: str, preds: str, out: str, output: str, **options: Any) -> No
     _carry_out(api.score_instances, gts, preds, output, out=out, **options)
 
 
-def _show(run: Any, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
-    """Notes and scores of a run of any task."""
-    from gpu_eval import registry
+@main.command()
+@click.argument("preds")
+@click.option("--gts", metavar="GTS", help="Ground truth; without it the predictions are examined alone.")
+@click.option("--task", type=click.Choice(["semantic", "instance"]), default="semantic", show_default=True)
+@click.option("--labels", default="idd", show_default=True, metavar="NAME|CSV", help="As `score` has it.")
+@click.option("--gt-encoding", metavar="NAME", help="What the gt's pixel values mean: level3, id, ...")
+@click.option("--pred-encoding", metavar="NAME", help="The same for predictions: level3, submission, id, ...")
+@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
+@click.option(
+    "--pred-suffix", "--list-suffix", "pred_suffix", metavar="TEXT", help="How names of predictions end."
+)
+@click.option(
+    "--names", metavar="FILE", help="What must be there: a name a line, or a CSV with a column key."
+)
+@click.option(
+    "--fix", metavar="FOLDER", help="Write a corrected copy of label maps where the fix is certain."
+)
+@click.option("-j", "--num-workers", "threads", type=int, metavar="N", help="Threads; default: all cores.")
+@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def check(ctx: click.Context, /, preds: str, output: str, **options: Any) -> None:
+    """Say what is wrong with the predictions PREDS before they are scored or uploaded.
 
+    Every file is read to its end; nothing is scored. Exit codes: 0 nothing found, 2 something would be
+    refused or is certainly wrong, 4 doubts only.
+    """
+    from gpu_eval import api
+    from gpu_eval.cli import show_examination
+
+    examination = api.check(preds, **options)
+    show_examination.show_examination(examination, output)
+    if not examination.ok:
+        ctx.exit(InputError.exit_code if examination.certain else DOUBTFUL)
+
+
+def _show(run: Any, output: str, *, level: int | None = None, protocol: str | None = None) -> None:
+    """Doubts, notes and scores of a run of any task."""
+    from gpu_eval import registry
+    from gpu_eval.cli import console
+
+    console.show_doubts(run)
     view = registry.module("cli", run.kind)
     view.notes(run)
     view.show(run, output, level=level, protocol=protocol)
@@ -368,7 +422,7 @@ def worker_check(
     if options["scheduler"] is None and options["scheduler_file"] is None:
         raise click.UsageError("which cluster? give --scheduler or --scheduler-file")
     with client_of(options) as client:
-        views = ask(client, engine, locations, out, patience=30.0)
+        views = ask(client, engine, locations, out, patience=30.0, tell=console.say)
     if broken := show_workers.show_views(views):
         console.say(f"{broken} of {len(views)} workers cannot work")
         ctx.exit(ClusterError.exit_code)

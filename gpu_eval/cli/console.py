@@ -60,15 +60,18 @@ def show_problems(problems: SplitProblems, limit: int) -> None:
 
 
 def show_notes(run: ScoredRun) -> None:
-    """What a reader must know before believing the scores of any run: doubts, notes, what is missing."""
-    for doubt in run.facts.get("doubts", ()):
-        text = "{message} ({evidence}); {fix}".format(**doubt)
-        err().print(Text(f"DOUBT: {text}", style="bold yellow"))
+    """What a reader must know before believing the scores of any run: notes, warnings, what is missing."""
     for note in run.facts["notes"]:
         say(f"note: {note}")
     for warning in run.warnings:
         say(f"warning: {warning}")
     _show_incomplete(run.facts, run.void_means)
+
+
+def show_doubts(run: ScoredRun) -> None:
+    """What looks like a mix-up, before anything else."""
+    for doubt in run.doubts:
+        err().print(Text(f"DOUBT: {doubt}", style="bold yellow"))
 
 
 def _show_incomplete(facts: Mapping[str, Any], void: str) -> None:
@@ -91,7 +94,12 @@ def footer(run: ScoredRun) -> Text:
     speed = f", {fresh / seconds:,.0f} images/s" if fresh and seconds else ""
     engine = facts["engine"]["name"]
     scored = f"{facts['images_scored']} of {facts['images']} images{speed} on {engine}"
-    return Text(f"{scored}; report in {run.folder}\n{interval_words.of_run(run)}")
+    told = Text(f"{scored}; report in {run.folder}\n{interval_words.of_run(run)}")
+    if run.doubts:  # of a long table, the end is what is seen
+        told += Text(
+            "\nDOUBT: this looks like a mix-up, not like a bad model; see above", style="bold yellow"
+        )
+    return told
 
 
 def show_table(table: pa.Table, output: str) -> None:
@@ -160,10 +168,14 @@ def bounded(row: Mapping[str, Any], name: str, footnotes: Footnotes | None) -> s
     return f"{score} {interval(row[f'{name}_low'], row[f'{name}_high'], row[f'{name}_reason'], footnotes)}"
 
 
-def with_how(rows: Sequence[dict[str, Any]], how: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Rows for CSV, which has no other place to say how intervals came about."""
+def with_how(
+    rows: Sequence[dict[str, Any]], how: Mapping[str, Any] | None, doubts: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Rows for CSV, which has no other place to say how intervals came about, and what is doubted."""
     told = how or {}
-    added = {"interval_method": told.get("method"), "units": told.get("units")}
+    added = {
+        "interval_method": told.get("method"), "units": told.get("units"), "doubts": "; ".join(doubts) or None
+    }  # fmt: skip
     return [{**row, **added} for row in rows]
 
 

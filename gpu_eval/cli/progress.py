@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from gpu_eval.cli.console import err, say
 from gpu_eval.runs.drive import Progress as RunProgress
@@ -46,6 +47,10 @@ class ProgressLine:
             self._told = time.monotonic()
             left = (progress.total - progress.done) / speed if speed else math.inf
             say(f"{progress.done}/{progress.total} images, {told}, {left:,.0f} s left")
+
+    def say(self, text: str) -> None:
+        """A line for the person, above the bar."""
+        self._console.print(Text(text))
 
     def _draw(self, progress: RunProgress, speed: str) -> None:
         if self._bar is None:

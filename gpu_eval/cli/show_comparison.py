@@ -44,7 +44,8 @@ def show_comparisons(
         rows: list[dict[str, Any]] = []
         for facts in laid:
             runs = {"run_a": facts["run_a"], "run_b": facts["run_b"]}
-            rows += with_how([runs | row for row in facts["scores"]], facts["intervals"])
+            doubts = [doubt for of_run in facts["doubts"] for doubt in of_run]
+            rows += with_how([runs | row for row in facts["scores"]], facts["intervals"], doubts)
         print_csv(rows)
     else:
         for result, facts in zip(results, laid, strict=True):
@@ -58,7 +59,7 @@ def _laid_out(result: Comparison, level: int | None, protocol: str | None) -> di
     level, protocol = level or first.get("level"), protocol or first["protocol"]
     result.difference(level, protocol)  # refuses what the runs do not have
     wanted = {"protocol": protocol, "level": level}
-    names = ("kind", "run_a", "run_b", "image_count", "left_out", "missing", "intervals")
+    names = ("kind", "run_a", "run_b", "image_count", "left_out", "missing", "doubts", "intervals")
     return {
         **{name: getattr(result, name) for name in names},
         **{name: value for name, value in wanted.items() if value is not None},
@@ -85,6 +86,9 @@ def _where(table: pa.Table, wanted: Mapping[str, Any], limit: int | None = None)
 def _show_comparison(result: Comparison, facts: dict[str, Any]) -> None:
     console, footnotes = out(), Footnotes()
     console.print(Text(f"A  {result.run_a}\nB  {result.run_b}"))
+    for name, doubts in zip("AB", result.doubts, strict=True):
+        for doubt in doubts:
+            console.print(Text(f"DOUBT in {name}: {doubt}", style="bold yellow"))
     words = _words(result, facts.get("level"), facts["protocol"])
     what = result.scores.column_names[1]
     title = f"{words.score}, protocol {facts['protocol']}"
@@ -214,13 +218,17 @@ def show_board(table: pa.Table, output: str) -> None:
         return
     head, rows = leaderboard_files.lay_out(table, short=True)
     sorted_by = leaderboard_files.sorted_title(table)
-    spare = {"fingerprints": 4, "provenance": 3, "images": 1}
+    spare = {"fingerprints": 4, "provenance": 3, "images": 1, "sizes": 1}
+    if all(row["classes_in_mean"] == row["classes"] for row in table.to_pylist()):
+        spare["classes"] = 4  # a mean over all classes needs no mark
+    else:
+        spare["classes"] = 0
     columns = [
         Column(
             name,
             text=name in leaderboard_files.TEXTS,
             # Of the scores the one that the board is sorted by stays.
-            spare=spare.get(name, 0 if name in ("rank", "range", "method", sorted_by) else 2),
+            spare=spare.get(name, 0 if name in ("rank", "range", "method", "doubts", sorted_by) else 2),
         )
         for name in head
     ]

@@ -55,10 +55,10 @@ def show(run: InstanceRun, output: str, *, level: int | None = None, protocol: s
     )
     if output == "json":
         rows = {"scores": without_nan(scores), "classes": without_nan(classes)}
-        print_json({"run": str(run.folder), "intervals": run.intervals, **rows})
+        print_json({"run": str(run.folder), "doubts": run.doubts, "intervals": run.intervals, **rows})
         return
     if output == "csv":
-        print_csv(with_how(classes, run.intervals))
+        print_csv(with_how(classes, run.intervals, run.doubts))
         return
     console, footnotes = out(), Footnotes()
     _show_headline(console, run, scores, footnotes)

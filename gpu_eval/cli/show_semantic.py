@@ -62,10 +62,10 @@ def show(run: Run, output: str, *, level: int | None = None, protocol: str | Non
     ]
     if output == "json":
         rows = {"levels": without_nan(levels), "classes": without_nan(classes)}
-        print_json({"run": str(run.folder), "intervals": run.intervals, **rows})
+        print_json({"run": str(run.folder), "doubts": run.doubts, "intervals": run.intervals, **rows})
         return
     if output == "csv":
-        print_csv(with_how(levels if level is None else classes, run.intervals))
+        print_csv(with_how(levels if level is None else classes, run.intervals, run.doubts))
         return
     console, footnotes = out(), Footnotes()
     _show_headline(console, run, levels, footnotes)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gpu_eval.engines.engine import Engine, Image, Job, Result
+from gpu_eval.engines.engine import Engine
 from gpu_eval.errors import Doubtful
 from gpu_eval.inputs.source import Source
+
+# The kind of doubt about maps that hold no labels: nothing scores them as they are.
+UNSCORABLE = "mode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +43,15 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Sight:
-    """What the doctor may look with: the open sources, and an engine that counts what is asked."""
+    """What the doctor may look with: the open sources, and an engine of this process.
+
+    There is no engine where a cluster scores: an image that kills the process that counts it would kill the
+    driver then, and not a worker.
+    """
 
     gts: Source
     preds: Source
-    engine: Engine
-
-    def count(self, job: Job[Image, Result], images: Sequence[Image]) -> list[Result]:
-        """One result per image."""
-        return self.engine.count(job, images, self.gts, self.preds)
+    engine: Engine | None
 
 
 def refuse_certain(doubts: Iterable[Doubt]) -> None:
@@ -60,5 +63,5 @@ def refuse_certain(doubts: Iterable[Doubt]) -> None:
     raise Doubtful(
         first.message,
         found="; ".join([first.evidence, *map(str, others)]),
-        fix=f"{first.fix}; or --as-is scores on as it is",
+        fix=first.fix if first.kind == UNSCORABLE else f"{first.fix}; or --as-is scores on as it is",
     )

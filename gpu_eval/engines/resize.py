@@ -47,7 +47,7 @@ def starts(table: npt.NDArray[np.int32], source: int) -> npt.NDArray[np.int64]:
 def parse_resolution(text: str) -> tuple[int, int] | None:
     """The (height, width) that `--res` asks for; None for "native", the size of each ground truth.
 
-    Takes "1080", "720", "480", "240", "native" and "WIDTHxHEIGHT".
+    Takes "1080", "720", "480", "240", each with a "p" behind it or none, "native" and "WIDTHxHEIGHT".
 
     Raises
         OptionError: anything else, a side of 0, or more than MAX_PIXELS pixels.
@@ -55,9 +55,9 @@ def parse_resolution(text: str) -> tuple[int, int] | None:
     word = text.strip().lower()
     if word == "native":
         return None
-    if word in NAMED_SIZES:
-        return NAMED_SIZES[word]
-    sides = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", word)
+    if word.removesuffix("p") in NAMED_SIZES:
+        return NAMED_SIZES[word.removesuffix("p")]
+    sides = re.fullmatch(r"([0-9]{1,9})\s*[x*\u00d7]\s*([0-9]{1,9})", word)
     if sides is None:
         raise OptionError(
             "not a resolution",

@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_eval.engines.colours import Side
 from gpu_eval.engines.engine import Job
-from gpu_eval.errors import InputError, LabelOutOfRange, MissingPrediction, OptionError
+from gpu_eval.errors import InputError, LabelOutOfRange, MissingPrediction
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.labels import LabelSpace
+from gpu_eval.labels.colours import Colours
 
 Confusion = npt.NDArray[np.int64]
 Table = npt.NDArray[np.uint16]
 Classes = npt.NDArray[np.uint16]
 
-# Relative difference of aspect ratios that earns a warning. 858x480 for 16:9 differs by 0.5 %.
-ASPECT_TOLERANCE = 0.01
+# Sizes (height, width) that the public script resizes a 16:9 image to, and that are not quite 16:9.
+NEARLY_16_9 = ((480, 858), (240, 426))
 
 
 @dataclass(slots=True)
@@ -53,9 +55,12 @@ class SemanticJob(Job[Pair, SemanticResult]):
 
     `gt_table` and `pred_table` (uint16, shape (256,)) send a raw value to a class, to `n_classes`
     (void) or to `n_classes + 1` (outside the encoding: counted as void, and reported).
+    With `gt_in_colour` or `pred_in_colour` the pixels of that side are colours of `palette`, the label
+    table's; see `engines/colours`.
     `resolution` is the (height, width) that both maps are resized to; None keeps the gt's own size.
     `encodings` are the tables to try when an image's values do not fit. With `void_on_error` an image
-    whose prediction is missing or broken is counted as predicted void everywhere.
+    whose prediction is missing or broken is counted as predicted void everywhere; with `as_is` maps that are
+    mostly outside their encoding are counted too, not refused.
     """
 
     task = "semantic"
@@ -66,6 +71,27 @@ class SemanticJob(Job[Pair, SemanticResult]):
     resolution: tuple[int, int] | None
     encodings: Mapping[str, Table]
     void_on_error: bool = False
+    as_is: bool = False
+    palette: Colours | None = None
+    gt_in_colour: bool = False
+    pred_in_colour: bool = False
+
+    def refused(self, outside: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which maps are refused: so many of their pixels are neither a class nor void."""
+        return np.asarray((outside * 2 > pixels) & (not self.as_is))
+
+    @property
+    def in_colour(self) -> bool:
+        """Whether a side's pixels are colours: then only the readable decoder takes it."""
+        return self.gt_in_colour or self.pred_in_colour
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """What reading a gt and reading a prediction need to know."""
+        return (
+            Side(True, self.n_classes, self.gt_table, self.palette, self.gt_in_colour),
+            Side(False, self.n_classes, self.pred_table, self.palette, self.pred_in_colour),
+        )
 
 
 def make_job(
@@ -75,15 +101,22 @@ def make_job(
     pred_encoding: str | None = None,
     resolution: tuple[int, int] | None = None,
     void_on_error: bool = False,
+    as_is: bool = False,
 ) -> SemanticJob:
     """The job of scoring maps of `labels`; an encoding that is not named is the label space's default."""
+    gt = labels.encoding(gt_encoding or labels.default_encoding)
+    pred = labels.encoding(pred_encoding or labels.default_encoding)
     return SemanticJob(
         n_classes=labels.n_classes,
-        gt_table=labels.encoding(gt_encoding or labels.default_encoding).table,
-        pred_table=labels.encoding(pred_encoding or labels.default_encoding).table,
+        gt_table=gt.table,
+        pred_table=pred.table,
         resolution=resolution,
         encodings={name: encoding.table for name, encoding in labels.encodings.items()},
         void_on_error=void_on_error,
+        as_is=as_is,
+        palette=labels.palette,
+        gt_in_colour=gt.in_colour,
+        pred_in_colour=pred.in_colour,
     )
 
 
@@ -129,11 +162,6 @@ def outside(joint: Confusion) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int
     return joint[..., -1, :].sum(axis=-1), joint[..., :, -1].sum(axis=-1)
 
 
-def is_mostly_outside(outside: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether so many of the pixels of a map are neither a class nor void that it is refused."""
-    return outside * 2 > pixels
-
-
 def fold_outside(joint: Confusion) -> Confusion:
     """Joint counts with the pixels outside the encodings counted as void.
 
@@ -151,11 +179,27 @@ def fold_outside(joint: Confusion) -> Confusion:
 # --- what is said of a pair ----------------------------------------------------------------------
 
 
+def same_ratio(gt_size: tuple[int, int], pred_size: tuple[int, int]) -> bool:
+    """Whether one size (height, width) is the other, scaled, up to one pixel of rounding.
+
+    Or whether it is one of those that the public script makes of 16:9 (evaluate_mIoU.py of
+    AutoNUE/public-code, --res 480 and 240).
+    """
+    (height, width), (pred_height, pred_width) = gt_size, pred_size
+    # A side of the smaller map off by a pixel is off by a side of the larger one here.
+    if abs(pred_height * width - pred_width * height) <= max(*gt_size, *pred_size):
+        return True
+    return any(
+        mine in NEARLY_16_9 and abs(other[1] * 9 - other[0] * 16) <= 16
+        for mine, other in ((gt_size, pred_size), (pred_size, gt_size))
+    )
+
+
 def aspect_warning(gt_size: tuple[int, int], pred_size: tuple[int, int]) -> str | None:
     """What to say of sizes (height, width) of different aspect ratios."""
-    (gt_height, gt_width), (pred_height, pred_width) = gt_size, pred_size
-    if abs(gt_width * pred_height / (pred_width * gt_height) - 1.0) <= ASPECT_TOLERANCE:
+    if same_ratio(gt_size, pred_size):
         return None
+    (gt_height, gt_width), (pred_height, pred_width) = gt_size, pred_size
     return (
         f"aspect ratio of the prediction ({pred_width}x{pred_height}) is not that of the "
         f"ground truth ({gt_width}x{gt_height})"
@@ -176,7 +220,7 @@ def out_of_range(
         encoding: float(histogram[:256][table <= job.n_classes].sum() / histogram.sum())
         for encoding, table in job.encodings.items()
     }
-    best = max(fits, key=lambda encoding: fits[encoding])
+    best = max(fits, key=lambda encoding: fits[encoding], default=None)
     seen = np.flatnonzero(histogram)
     listed = ", ".join(str(v) for v in seen[:12]) + (", ..." if seen.size > 12 else "")
     return LabelOutOfRange(
@@ -184,25 +228,7 @@ def out_of_range(
         file=file,
         found=f"{share:.0%} outside the encoding; values {listed}",
         expected=f"a class 0..{job.n_classes - 1} or void after encoding",
-        fix=f"{option} {best} would fit {fits[best]:.0%} of the pixels" if fits[best] > 0.9 else None,
-    )
-
-
-def no_labels(name: str, dtype: np.dtype[Any]) -> OptionError:
-    """The error of an array, `name`, that does not hold integers."""
-    return OptionError(
-        f"{name} is not an array of labels",
-        found=f"dtype {dtype}",
-        expected="integers",
-        fix="logits need .argmax over the class axis first",
-    )
-
-
-def different_shapes(gt: tuple[int, ...], pred: tuple[int, ...]) -> OptionError:
-    """The error of arrays that cannot be counted together."""
-    return OptionError(
-        "gt and pred differ in shape",
-        found=f"{gt} and {pred}",
-        expected="one shape",
-        fix="resize the prediction by nearest neighbour first",
+        fix=f"{option} {best} would fit {fits[best]:.0%} of the pixels"
+        if best is not None and fits[best] > 0.9
+        else None,
     )

@@ -12,13 +12,22 @@ from typing import Any, TypeGuard
 
 from gpu_eval.errors import ExtraPrediction, MalformedPredictions
 from gpu_eval.inputs.coco_file import is_image_id, read_coco
-from gpu_eval.inputs.instance_split import InstanceImage, InstanceSplit, Prediction, Rle
+from gpu_eval.inputs.instance_split import (
+    InstanceImage,
+    InstanceSplit,
+    Listed,
+    Prediction,
+    Rle,
+    draw,
+    sample_size,
+)
 from gpu_eval.inputs.naming.layouts import Meeting, meet, notes_on
 from gpu_eval.inputs.naming.suffixes import GT_INSTANCES, INSTANCE_OTHERS
 from gpu_eval.inputs.pairs import gts_by_key
 from gpu_eval.inputs.prediction_lists import Findings, expected_label, label_problem
 from gpu_eval.inputs.rle import EXPECTED_RLE, decode_rle, read_rle
 from gpu_eval.inputs.source import Source, plain_name
+from gpu_eval.labels.instance_readings import Reading, raw_reading
 from gpu_eval.labels.instance_space import InstanceSpace
 
 __all__ = ["decode_rle", "read_split_coco"]
@@ -27,13 +36,19 @@ _EXTENSION = re.compile(r"\.[A-Za-z]\w{0,4}\Z")  # ".png", not the ".01" of a fr
 
 
 def read_split_coco(
-    gts: Source, location: str | Path, space: InstanceSpace, *, gt_suffix: str | None = None
+    gts: Source,
+    location: str | Path,
+    space: InstanceSpace,
+    *,
+    gt_suffix: str | None = None,
+    reading: Reading | None = None,
 ) -> InstanceSplit:
     """The split of a source of gts and a COCO results file, a path or an fsspec URL.
 
     An image is named by "file_name", or by "image_id" where that is text: its key, alone or with the ending
     of the gt or of the frame, with any extension. Names meet keys as `pair_up` says. Images that no
-    entry names have no predictions (COCO lists nothing for them); a note counts them.
+    entry names have no predictions (COCO lists nothing for them); a note counts them. `reading` says what the
+    category ids mean; None: they are raw ids.
 
     Raises
         EmptySplit: no gt.
@@ -44,8 +59,9 @@ def read_split_coco(
     gt_files, gt_problems, gt_suffix = gts_by_key(
         gts.entries(), gts.location, gt_suffix, usual, INSTANCE_OTHERS
     )
+    reading = raw_reading(space) if reading is None else reading
     file = str(location)
-    coco = read_coco(file, space)
+    coco = read_coco(file, space, reading)
     findings = Findings(file, "entry")
     example = f"a name such as {min(gt_files)!r}"
     names = [_name(at, entry, coco.names, example, findings) for at, entry in enumerate(coco.entries, 1)]
@@ -60,7 +76,8 @@ def read_split_coco(
 
     predictions: defaultdict[str, list[Prediction]] = defaultdict(list)
     broken = set()
-    skipped = 0
+    listed = Listed()
+    sampled: dict[str, list[Prediction]] = {key: [] for key in _drawn(sorted(gt_files), set(keys.values()))}
     for at, (entry, name) in enumerate(zip(coco.entries, names, strict=True), 1):
         if name is None:
             continue
@@ -68,15 +85,23 @@ def read_split_coco(
         if key is None:
             findings.add(ExtraPrediction, at, "no ground truth has this name", found=name, expected=example)
             continue
-        sound = _is_sound(at, entry, space, findings)
-        if sound and entry["category_id"] not in space.ids:
-            skipped += 1
+        sound = _is_sound(at, entry, space, reading, findings)
+        label = _label(entry)
+        classes = reading.classes.get(label, ()) if label is not None else ()
+        if label is not None:
+            counts = (listed.counted if classes else listed.skipped) if sound else listed.unknown
+            counts[label] += 1
+            shown = read_rle(entry.get("segmentation")) if key in sampled else None
+            if isinstance(shown, Rle):
+                score = entry["score"] if _is_finite(entry.get("score")) else 0.0
+                sampled[key].append(Prediction(shown, label, float(score), at))
+        if sound and not classes:
             continue
         mask = _mask(at, entry, findings) if sound else None
         if mask is None:
             broken.add(key)
         else:
-            predictions[key].append(Prediction(mask, int(entry["category_id"]), float(entry["score"]), at))
+            predictions[key].append(Prediction(mask, classes[0], float(entry["score"]), at))
 
     images = tuple(
         InstanceImage(
@@ -92,7 +117,24 @@ def read_split_coco(
     unnamed = len(gt_files.keys() - keys.values())
     if unnamed:
         notes += (f"{file}: {unnamed} of {len(images)} images have no entry, so no predictions",)
-    return InstanceSplit(images, (*gt_problems, *coco.problems, *findings.told()), notes, skipped)
+    listed.sample = tuple(
+        InstanceImage(key, posixpath.dirname(key), gt_files[key], tuple(some), file)
+        for key, some in sampled.items()
+    )
+    return InstanceSplit(images, (*gt_problems, *coco.problems, *findings.told()), notes, listed)
+
+
+def _drawn(keys: Sequence[str], named: Collection[str | None]) -> list[str]:
+    """The images that the doctor looks at, those with entries first."""
+    places = draw(len(keys))
+    ranked = sorted(range(len(keys)), key=lambda at: (keys[at] not in named, places[at]))
+    return sorted(keys[at] for at in ranked[: sample_size(len(keys))])
+
+
+def _label(entry: Mapping[str, Any]) -> int | None:
+    """The entry's category if it is a whole number, known or not."""
+    label = entry.get("category_id")
+    return int(label) if _is_number(label) and (isinstance(label, int) or label.is_integer()) else None
 
 
 def _name(
@@ -142,15 +184,18 @@ def _key(candidates: Sequence[str], meeting: Meeting, gts: Collection[str]) -> s
     return next((key for key in below if key in gts), None)
 
 
-def _is_sound(at: int, entry: Mapping[str, Any], space: InstanceSpace, findings: Findings) -> bool:
+def _is_sound(
+    at: int, entry: Mapping[str, Any], space: InstanceSpace, reading: Reading, findings: Findings
+) -> bool:
     """Whether label and score can be used; what cannot goes to `findings`."""
     label, score = entry.get("category_id"), entry.get("score")
     problem: str | None = "there is no category_id"
     if _is_number(label):
-        whole = isinstance(label, int) or label.is_integer()  # false for nan and inf too
-        problem = label_problem(label, space) if whole else "the label id is not a whole number"
+        whole = _label(entry)  # None for nan and inf too
+        not_whole = "the label id is not a whole number"
+        problem = not_whole if whole is None else label_problem(whole, space, reading)
     if problem is not None:
-        findings.add(MalformedPredictions, at, problem, found=label, expected=expected_label(space))
+        findings.add(MalformedPredictions, at, problem, found=label, expected=expected_label(space, reading))
         return False
     if not _is_finite(score):
         findings.add(

@@ -20,6 +20,7 @@ from gpu_eval.errors import InputError, MalformedPredictions, UnreadableSource
 from gpu_eval.inputs.prediction_lists import Findings, shown
 from gpu_eval.inputs.source import reason
 from gpu_eval.inputs.sources import open_source
+from gpu_eval.labels.instance_readings import RAW, Reading
 from gpu_eval.labels.instance_space import InstanceSpace
 
 MAX_BYTES = 2**31
@@ -36,7 +37,7 @@ class CocoFile:
     problems: tuple[InputError, ...]
 
 
-def read_coco(file: str, space: InstanceSpace) -> CocoFile:
+def read_coco(file: str, space: InstanceSpace, reading: Reading) -> CocoFile:
     """The COCO results file at a path or an fsspec URL.
 
     Raises
@@ -54,7 +55,7 @@ def read_coco(file: str, space: InstanceSpace) -> CocoFile:
             "not a COCO results file", file=file, found=shown(document), expected=_EXPECTED
         )
     names, problems = _names(document.get("images"), file)
-    problems += _wrong_categories(document.get("categories"), space, file)
+    problems += _wrong_categories(document.get("categories"), space, reading, file)
     return CocoFile(document["annotations"], names, tuple(problems))
 
 
@@ -78,7 +79,7 @@ def is_image_id(value: object) -> TypeGuard[int | str]:
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 
-def _wrong_categories(categories: Any, space: InstanceSpace, file: str) -> list[InputError]:
+def _wrong_categories(categories: Any, space: InstanceSpace, reading: Reading, file: str) -> list[InputError]:
     """Categories with the name of a class but another id: their entries would count for another class."""
     findings = Findings(file, "category")
     ids = dict(zip(space.names, space.ids, strict=True))
@@ -86,8 +87,13 @@ def _wrong_categories(categories: Any, space: InstanceSpace, file: str) -> list[
         if not isinstance(category, dict):
             continue
         name, number = category.get("name"), category.get("id")
-        if isinstance(name, str) and ids.get(name, number) != number:
-            expected = f"the raw id {ids[name]}"
+        if not isinstance(name, str) or name not in ids:
+            continue
+        meant = (ids[name],)
+        if not isinstance(number, int) or reading.classes.get(number) != meant:
+            of_class = [value for value, classes in reading.classes.items() if classes == meant]
+            word = "the raw id" if reading.name == RAW else f"an id of {reading.name}:"
+            expected = f"{word} {', '.join(map(str, of_class)) or 'none'}"
             findings.add(
                 MalformedPredictions, at, "a class under another id", found=category, expected=expected
             )

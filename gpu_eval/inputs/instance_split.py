@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import posixpath
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +16,7 @@ from gpu_eval.inputs.naming.suffixes import GT_INSTANCES, INSTANCE_OTHERS, PRED_
 from gpu_eval.inputs.pairs import Pair, pair_up
 from gpu_eval.inputs.prediction_lists import MAX_LIST_BYTES, Findings, Line, parse_list
 from gpu_eval.inputs.source import Entry, Source, is_hidden_path, plain_name
+from gpu_eval.labels.instance_readings import Reading, raw_reading
 from gpu_eval.labels.instance_space import InstanceSpace
 
 # Lists read at once: enough for a remote source to fetch many in parallel.
@@ -50,19 +53,72 @@ class InstanceImage:
     list_file: str | None  # the list's path in its source; None if missing
 
 
+@dataclass
+class Listed:
+    """What the predictions say, whether they count or not: what the doctor judges labels by.
+
+    `counted`, `skipped` and `unknown` count predictions by the label id that stands in the list: of
+    evaluated classes, of labels that are known but not evaluated, and of labels that cannot be used.
+    `swapped` counts lines that read as if the confidence stood before the label, and `fractions` the labels
+    among them that are no whole numbers; `first_swapped` is the first of them. `sample` are some images with
+    all of their predictions whose mask is there, `label` being the number that stands in the list.
+    """
+
+    counted: Counter[int] = field(default_factory=Counter)
+    skipped: Counter[int] = field(default_factory=Counter)
+    unknown: Counter[int] = field(default_factory=Counter)
+    swapped: int = 0
+    fractions: int = 0
+    first_swapped: str | None = None
+    sample: tuple[InstanceImage, ...] = ()
+
+    @property
+    def predictions(self) -> int:
+        """All of them."""
+        return self.counted.total() + self.skipped.total() + self.unknown.total()
+
+    def add(self, lines: Sequence[Line], strays: Sequence[Line], file: str) -> None:
+        """Count the lines of one list."""
+        for line in lines:
+            (self.counted if line.classes else self.skipped)[line.label] += 1
+        for line in strays:
+            self.unknown[line.label] += 1
+        for line in (*lines, *strays):
+            if line.is_swapped:
+                self.swapped += 1
+                self.fractions += line.is_cut
+                self.first_swapped = self.first_swapped or f"{file} line {line.number}: {line.text}"
+
+
+def sample_size(images: int) -> int:
+    """How many images the doctor looks at: one in a hundred, but at least 8 and at most 32."""
+    return min(images, max(8, min(32, images // 100)))
+
+
+def draw(images: int) -> list[int]:
+    """Each image's place in a draw that is always the same."""
+    places: list[int] = np.random.default_rng(0).permutation(images).tolist()
+    return places
+
+
 @dataclass(frozen=True)
 class InstanceSplit:
     """All images by key, what is wrong with them, and what was assumed to find them.
 
-    `skipped` counts the predictions of labels that are known but not evaluated: they count for nothing, and
-    their masks may be absent. `hint` is as in `pairs.Split`.
+    `listed` counts predictions of labels that are not evaluated, too: they count for nothing, and their masks
+    may be absent. `hint` is as in `pairs.Split`.
     """
 
     images: tuple[InstanceImage, ...]
     problems: tuple[InputError, ...]
     notes: tuple[str, ...]
-    skipped: int
+    listed: Listed
     hint: str | None = None
+
+    @property
+    def skipped(self) -> int:
+        """The predictions of labels that are known but not evaluated."""
+        return self.listed.skipped.total()
 
 
 def read_split(
@@ -72,16 +128,19 @@ def read_split(
     *,
     gt_suffix: str | None = None,
     list_suffix: str | None = None,
+    reading: Reading | None = None,
 ) -> InstanceSplit:
     """The split of two sources: gts, and per image a list of predictions beside its masks.
 
     Every list is read, and every line that cannot be used is told. A mask's path is relative to its list. The
-    suffixes are tried and keys are paired as `pair_up` says, the space's own suffixes first.
+    suffixes are tried and keys are paired as `pair_up` says, the space's own suffixes first. `reading` says
+    what the labels mean; None: they are raw ids.
 
     Raises
         EmptySplit: no gt, or no list for any of them.
         UnreadableSource, UnsafePath: a source cannot be listed.
     """
+    reading = raw_reading(space) if reading is None else reading
     gt_entries, pred_entries = gts.entries(), preds.entries()
     extension = posixpath.splitext(space.list_suffix if list_suffix is None else list_suffix)[1].casefold()
     lists = [entry for entry in pred_entries if entry.name.casefold().endswith(extension)]
@@ -103,29 +162,66 @@ def read_split(
     images: list[InstanceImage] = []
     problems = list(split.problems)
     cut: list[str] = []
-    skipped = 0
-    for pair, content in _contents(split.pairs, preds):
+    listed, sample = Listed(), _Sample(len(split.pairs))
+    for number, (pair, content) in enumerate(_contents(split.pairs, preds)):
+        seen: Iterable[Prediction] = ()
         found: tuple[Prediction, ...] | None = None
         if isinstance(content, InputError):
             problems.append(content)
         elif content is not None and pair.pred is not None:
             findings = Findings(f"{preds.location}/{pair.pred.name}")
-            lines = parse_list(content, space, findings)
-            predictions = _predictions(lines, posixpath.dirname(pair.pred.name), files, space, findings)
+            lines = parse_list(content, space, findings, reading)
+            predictions = _predictions(lines, posixpath.dirname(pair.pred.name), files, findings)
             problems += findings.told()
             cut += [f"{findings.file} line {line.number}: {line.text}" for line in lines if line.is_cut]
+            listed.add(lines, findings.strays, findings.file)
+            seen = _seen((*lines, *findings.strays), posixpath.dirname(pair.pred.name), files)
             if not findings.errors:
                 found = tuple(predictions)
-                skipped += len(lines) - len(predictions)
         list_file = None if pair.pred is None else pair.pred.name
         images.append(InstanceImage(pair.key, pair.drive, pair.gt, found, list_file))
+        sample.offer(number, images[-1], seen)
     notes = list(split.notes)
     if cut:
         notes.append(
             f"{len(cut)} label ids are no whole numbers and were cut to one, as the public script does; "
             f"the first: {cut[0]}"
         )
-    return InstanceSplit(tuple(images), tuple(problems), tuple(notes), skipped, split.hint)
+    listed.sample = sample.images()
+    return InstanceSplit(tuple(images), tuple(problems), tuple(notes), listed, split.hint)
+
+
+class _Sample:
+    """Some of the images, those with predictions first."""
+
+    def __init__(self, images: int) -> None:
+        self._places, self._size = draw(images), sample_size(images)
+        self._kept: list[tuple[tuple[int, int], InstanceImage]] = []  # a heap, the last to be kept on top
+
+    def offer(self, number: int, image: InstanceImage, predictions: Iterable[Prediction]) -> None:
+        """Keep the image if the draw has it; `predictions` are looked at only then."""
+        full = len(self._kept) == self._size
+        place = -self._places[number]
+        if full and (1, place) < self._kept[0][0]:
+            return
+        seen = tuple(predictions)
+        rank = (1 if seen else 0, place)
+        kept = (rank, InstanceImage(image.key, image.drive, image.gt, seen, image.list_file))
+        if not full:
+            heapq.heappush(self._kept, kept)
+        elif rank > self._kept[0][0]:
+            heapq.heapreplace(self._kept, kept)
+
+    def images(self) -> tuple[InstanceImage, ...]:
+        return tuple(sorted((image for _, image in self._kept), key=lambda image: image.key))
+
+
+def _seen(lines: Iterable[Line], folder: str, files: _Files) -> Iterator[Prediction]:
+    """The lines whose mask is there, with the label that stands in them."""
+    for line in lines:
+        mask = files.by_name.get(posixpath.join(folder, plain_name(line.mask)))
+        if mask is not None:
+            yield Prediction(mask, line.label, line.confidence, line.number)
 
 
 class _Files:
@@ -180,9 +276,7 @@ def _read_batch(pairs: Sequence[Pair], preds: Source) -> Iterator[tuple[Pair, by
             at += 1
 
 
-def _predictions(
-    lines: Sequence[Line], folder: str, files: _Files, space: InstanceSpace, findings: Findings
-) -> list[Prediction]:
+def _predictions(lines: Sequence[Line], folder: str, files: _Files, findings: Findings) -> list[Prediction]:
     """The lines of evaluated labels, their masks looked up; what is wrong goes to `findings`."""
     predictions = []
     first: dict[str, int] = {}
@@ -200,7 +294,7 @@ def _predictions(
             )
             continue
         mask = files.by_name.get(name)
-        evaluated = line.label in space.ids
+        evaluated = bool(line.classes)
         if mask is None and (evaluated or " " in path or "\t" in path):
             _add_missing(line, path, name, files, findings)
         elif evaluated and name in files.repeated:
@@ -213,7 +307,7 @@ def _predictions(
                 fix="pack the archive again without the second one",
             )
         elif evaluated and mask is not None:
-            predictions.append(Prediction(mask, line.label, line.confidence, line.number))
+            predictions.append(Prediction(mask, line.classes[0], line.confidence, line.number))
     return predictions
 
 

@@ -102,6 +102,7 @@ def gts_by_key(
     suffix: str | None,
     usual: tuple[str, ...] = GT_MAPS,
     others: re.Pattern[str] = GT_OTHERS,
+    exclude: Sequence[str] = (),
 ) -> tuple[dict[str, Entry], list[InputError], str]:
     """The ground truth alone: its files by key, those that cannot be used, and the suffix they have.
 
@@ -109,7 +110,7 @@ def gts_by_key(
     """
     gts = Side(
         list(entries), location, suffix, usual, "ground truth", "--gt-suffix", ".png", others,
-        are_others_left=True,
+        tuple(exclude), are_others_left=True,
     )  # fmt: skip
     for tried in gts.tried:
         found, problems = gts.by_key(tried)

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from gpu_eval.errors import InputError, MalformedPredictions, UnsafePath
+from gpu_eval.labels.instance_readings import RAW, Reading, names_of, raw_reading
 from gpu_eval.labels.instance_space import InstanceSpace
 
 MAX_LIST_BYTES = 2**24  # a list of 400,000 masks; no image has as many
@@ -26,7 +27,11 @@ _UNSAFE = re.compile(r"\A[/\\]|\A[A-Za-z]:|\\|\0|(?:\A|/)\.\.(?:/|\Z)")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One prediction of a list, its label known; `mask` is a path relative to the list's folder."""
+    """One prediction of a list; `mask` is a path relative to the list's folder.
+
+    `label` is the number that stands in the list, `classes` the evaluated raw ids that it stands for: one or
+    none in lines that can be used.
+    """
 
     number: int  # from 1
     mask: str
@@ -34,14 +39,20 @@ class Line:
     confidence: float
     text: str
     is_cut: bool  # the label was no whole number
+    classes: tuple[int, ...] = ()
+    is_swapped: bool = False  # as if the confidence stood before the label
 
 
 @dataclass
 class Findings:
-    """What is wrong with one file of predictions: of each kind the first SHOWN, then how many more."""
+    """What is wrong with one file of predictions: of each kind the first SHOWN, then how many more.
+
+    `strays` are lines that would do, had they a label that counts: the doctor may know what it means.
+    """
 
     file: str
     unit: str = "line"
+    strays: list[Line] = field(default_factory=list)
     errors: list[InputError] = field(default_factory=list)
     counts: Counter[tuple[type[InputError], str]] = field(default_factory=Counter)
 
@@ -76,14 +87,17 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def parse_list(data: bytes, space: InstanceSpace, findings: Findings) -> list[Line]:
+def parse_list(
+    data: bytes, space: InstanceSpace, findings: Findings, reading: Reading | None = None
+) -> list[Line]:
     """The predictions of a list, of labels that are not evaluated too; what is wrong goes to `findings`.
 
     UTF-8 with or without BOM; lines end as Python's text mode has it. Blanks and tabs separate fields. The
     last two fields are numbers, so a mask's name may hold blanks. Empty lines are passed over, and so are
     comments: "#" and text that the reference would not take for a prediction.
 
-    A label is cut to a whole number as the reference's int(float(text)) does (`is_cut` tells of it). Stricter
+    `reading` says what a label means; None: it is a raw id. A label is cut to a whole number as the
+    reference's int(float(text)) does (`is_cut` tells of it). Stricter
     than the reference: the confidence must be finite, and the path must stay below the list.
     """
     try:
@@ -97,12 +111,13 @@ def parse_list(data: bytes, space: InstanceSpace, findings: Findings) -> list[Li
             fix="save the list as UTF-8",
         )
         return []
+    reading = raw_reading(space) if reading is None else reading
     lines = []
     for at, raw in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
         line = raw.strip()
         if not line or _is_comment(line):
             continue
-        parsed = _parse_line(at, line, space, findings)
+        parsed = _parse_line(at, line, space, reading, findings)
         if parsed is not None:
             lines.append(parsed)
     return lines
@@ -116,7 +131,9 @@ def _is_comment(line: str) -> bool:
     return len(fields) != 3 or _as_number(fields[1]) is None or _as_number(fields[2]) is None
 
 
-def _parse_line(at: int, line: str, space: InstanceSpace, findings: Findings) -> Line | None:
+def _parse_line(
+    at: int, line: str, space: InstanceSpace, reading: Reading, findings: Findings
+) -> Line | None:
     if len(line) > MAX_LINE:
         expected = f"at most {MAX_LINE} characters"
         findings.add(MalformedPredictions, at, "too long", found=line, expected=expected)
@@ -130,8 +147,9 @@ def _parse_line(at: int, line: str, space: InstanceSpace, findings: Findings) ->
         findings.add(MalformedPredictions, at, "the label id is not a number", found=line)
     elif confidence is None or not math.isfinite(confidence):
         findings.add(MalformedPredictions, at, "the confidence is not a finite number", found=line)
-    elif (problem := label_problem(label, space)) is not None:
-        findings.add(MalformedPredictions, at, problem, found=line, expected=expected_label(space))
+    elif not math.isfinite(label):
+        problem = "the label id is not finite"
+        findings.add(MalformedPredictions, at, problem, found=line, expected=expected_label(space, reading))
     elif _UNSAFE.search(mask):
         findings.add(
             UnsafePath,
@@ -142,7 +160,15 @@ def _parse_line(at: int, line: str, space: InstanceSpace, findings: Findings) ->
             fix="put the masks beside the list or below it",
         )
     else:
-        return Line(at, mask, int(label), confidence, line, not label.is_integer())
+        whole, is_cut = int(label), not label.is_integer()
+        is_swapped = 0 <= label <= 1 and confidence in reading.classes
+        read = Line(at, mask, whole, confidence, line, is_cut, reading.classes.get(whole, ()), is_swapped)
+        unknown = label_problem(whole, space, reading)
+        if unknown is None:
+            return read
+        expected = expected_label(space, reading)
+        findings.add(MalformedPredictions, at, unknown, found=line, expected=expected)
+        findings.strays.append(read)
     return None
 
 
@@ -154,15 +180,22 @@ def _as_number(text: str) -> float | None:
         return None
 
 
-def label_problem(label: float, space: InstanceSpace) -> str | None:
-    """What is wrong with a raw label id, if anything."""
-    if isinstance(label, float) and not math.isfinite(label):
-        return "the label id is not finite"
-    if int(label) not in space.known_ids:
-        return f"no label of {space.name} has this id"
+def label_problem(label: int, space: InstanceSpace, reading: Reading) -> str | None:
+    """What is wrong with a label id, if anything."""
+    classes = reading.classes.get(label)
+    if classes is None:
+        return f"no label of {space.name} has this id" + (
+            "" if reading.name == RAW else f" in {reading.name}"
+        )
+    if len(classes) > 1:
+        return f"{reading.name} does not tell {names_of(classes, space)} apart"
     return None
 
 
-def expected_label(space: InstanceSpace) -> str:
-    """The raw ids that count, in words."""
-    return f"a raw id of {space.name}: " + ", ".join(map(str, space.ids)) + " are evaluated"
+def expected_label(space: InstanceSpace, reading: Reading) -> str:
+    """The label ids that count, in words."""
+    counted = [value for value, classes in reading.classes.items() if len(classes) == 1]
+    if reading.name == RAW:
+        counted = list(space.ids)
+    kind = "a raw id" if reading.name == RAW else f"an id in {reading.name}"
+    return f"{kind} of {space.name}: " + ", ".join(map(str, counted)) + " are evaluated"

@@ -55,7 +55,7 @@ def load_instances(name_or_path: str | Path) -> InstanceSpace:
     """
     table = read_table(name_or_path)
     to_label_space(table)  # tells whatever else is wrong with the table
-    bundled = str(name_or_path) in BUNDLED
+    bundled = table.convention is BUNDLED.get(table.name)
     if bundled and table.name not in _GT_SUFFIXES:
         raise LabelTableError(
             f"{table.name} has no instance task",

@@ -15,6 +15,34 @@ FLAGS = ("has_instances", "ignore_in_eval")
 SHOWN_PROBLEMS = 20
 
 
+# Names of labels that are no class, without what is no letter.
+_VOID_NAMES = {
+    "none", "na", "nan", "nil", "null", "nolabel", "nodata", "noclass", "notlabeled", "notlabelled",
+    "dontcare", "donotcare", "egovehicle", "rectificationborder", "outofroi", "licenseplate", "licenceplate",
+    "padding", "pad", "reserved",
+}  # fmt: skip
+# Names that are a class in one benchmark and void in another.
+_EITHER = {
+    "border", "borders", "boundary", "boundaries", "edge", "edges", "contour", "contours", "outline",
+    "other", "others", "misc", "miscellaneous", "rest", "uncertain", "ambiguous", "difficult", "crowd",
+}  # fmt: skip
+# And words that say so in a longer name: "void region", "ignore/unlabeled".
+_VOID_WORDS = re.compile(
+    r"void|ignor|unlabel|unknown|unannotated|unclassified|undefined|invalid|don'?t[ _-]?care|not[ _-]?label"
+)
+
+
+def is_void_word(name: str) -> bool:
+    """Whether a label's name says that it is no class, whatever a table leaves unsaid."""
+    lower = name.lower()
+    return bool(_VOID_WORDS.search(lower)) or re.sub(r"[^a-z]+", "", lower) in _VOID_NAMES
+
+
+def is_class_or_void(name: str) -> bool:
+    """Whether a label's name leaves open whether it is a class."""
+    return re.sub(r"[^a-z]+", "", name.lower()) in _EITHER
+
+
 @dataclass(frozen=True)
 class Row:
     line: int
@@ -22,7 +50,9 @@ class Row:
     ids: dict[str, int]  # per id column, void as VOID; a cell that is no integer is absent
     level_names: dict[int, str]
     ignored: bool
-    is_class_255: bool  # the id is 255 and ignore_in_eval says 0: a class, not void
+    void_id: int | None  # 255 or -1 where that is the id, else None
+    is_class_255: bool  # where there are no levels: the id is 255, and neither flag nor name says it is void
+    is_flagged: bool  # the table has `ignore_in_eval`
     colour: tuple[int, int, int] | None
 
 
@@ -160,12 +190,22 @@ def read_row(line: int, cells: dict[str, str], numbers: list[int], problems: Pro
     if not cells["name"]:
         problems.add(line, "the label has no name", "an empty cell", "a name")
     known = [value for value in colour if value is not None]
+    raw_id = _number(cells["id"])
     return Row(
         line=line,
         name=cells["name"],
         ids=ids,
         level_names={number: cells[f"level{number}_name"] for number in numbers},
         ignored=flags.get("ignore_in_eval", False),
-        is_class_255=cells["id"].strip() == "255" and flags.get("ignore_in_eval") is False,
+        void_id=raw_id if raw_id in (VOID, -1) else None,
+        is_class_255=raw_id == VOID and not flags.get("ignore_in_eval", is_void_word(cells["name"])),
+        is_flagged="ignore_in_eval" in flags,
         colour=(known[0], known[1], known[2]) if len(known) == 3 else None,
     )
+
+
+def _number(cell: str) -> int | None:
+    try:
+        return int(cell)
+    except ValueError:  # told already
+        return None

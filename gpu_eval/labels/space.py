@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.errors import OptionError
+from gpu_eval.labels.colours import COLOUR, VOID_CLASS, Colours, LabelColour, table_colours
+from gpu_eval.labels.words import did_you_mean, same_name, split_offset
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class Encoding:
     """How raw pixel values become classes of the finest level.
 
     `table` is uint16 of shape (256,), read-only: 0..n-1 a class, n void, n+1 outside the encoding
-    (counted as void, and reported).
+    (counted as void, and reported). With `in_colour` a side's pixels are colours of the label table; its raw
+    values are then the classes that they were looked up as, 255 for void.
     """
 
     name: str
     table: npt.NDArray[np.uint16]
+    in_colour: bool = False
 
     def __post_init__(self) -> None:
         table = np.array(self.table, dtype=np.uint16)
@@ -46,23 +51,26 @@ class Encoding:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Encoding):
             return NotImplemented
-        return self.name == other.name and bool(np.array_equal(self.table, other.table))
+        same = self.name == other.name and self.in_colour == other.in_colour
+        return same and bool(np.array_equal(self.table, other.table))
 
     def __hash__(self) -> int:
-        return hash((self.name, self.table.tobytes()))
+        return hash((self.name, self.table.tobytes(), self.in_colour))
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         # A plain unpickling would give a writable table on the worker.
-        return (Encoding, (self.name, self.table))
+        return (Encoding, (self.name, self.table, self.in_colour))
 
 
 @dataclass(frozen=True)
 class LabelSpace:
     """The classes of one benchmark: levels finest first, encodings by name, and its file conventions.
 
-    `exclude` are file-name endings that are no label maps although they end with a suffix;
-    `resolution` is the default of `--res` ("1080", "WIDTHxHEIGHT" or "native"); `colours` are
-    (red, green, blue) per class of the finest level.
+    `ambiguous` are columns of the table of which a value stands for several classes (here for the first of
+    them): nothing can be scored by them, but a mix-up can be recognised. `exclude` are file-name endings that
+    are no label maps although they end with a suffix; `resolution` is the default of `--res` ("1080",
+    "WIDTHxHEIGHT" or "native"); `colours` are (red, green, blue) per class of the finest level, to show them
+    in; `label_colours` are those of the table's own rows, void ones among them.
     """
 
     name: str
@@ -75,6 +83,8 @@ class LabelSpace:
     resolution: str
     protocols: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
+    ambiguous: Mapping[str, Encoding] = field(default_factory=dict)
+    label_colours: tuple[LabelColour, ...] = ()
 
     def __hash__(self) -> int:
         return hash((self.name, self.digest()))
@@ -105,11 +115,65 @@ class LabelSpace:
         raise OptionError(f"{self.name} has no such level", found=str(number), expected=f"one of {there}")
 
     def encoding(self, name: str) -> Encoding:
-        """The encoding of that name. Raises OptionError where there is none."""
-        if name not in self.encodings:
-            there = ", ".join(self.encodings)
-            raise OptionError(f"{self.name} has no such encoding", found=name, expected=f"one of {there}")
-        return self.encodings[name]
+        """The encoding of that name, in any of its spellings (`trainIds`, `train_id`, ... are `train`).
+
+        The `name` of the encoding is the one to keep. After a name, `+1` is for data that were shifted up
+        by one, `-1` for data that were shifted down, modulo 256 as NumPy's uint8 wraps. 255 stays void under
+        `+1`. `colour` is for pixels that are colours of the label table.
+
+        Raises OptionError where there is none.
+        """
+        name = str(name)
+        shifted = None if name in self.encodings else split_offset(name)
+        base = same_name(shifted[0], self.encodings) if shifted else None
+        if shifted and base is not None:
+            return self._shifted(self.encodings[base], shifted[1])
+        encoding = self._named(name)
+        coarser = [f"level{level.number}" for level in self.levels[1:]]
+        if encoding is None and (level := same_name(name, coarser)) is not None:
+            raise OptionError(
+                f"ids of {level} do not say which class of level {self.levels[0].number} a pixel has",
+                found=name,
+                expected=f"one of {', '.join(self.encodings)}",
+                fix=f"give maps of level {self.levels[0].number}: all coarser levels are scored from them",
+            )
+        if encoding is None:
+            known = [*self.encodings, *([COLOUR] if self.palette else [])]
+            raise OptionError(
+                f"{self.name} has no such encoding",
+                found=name,
+                expected=f"one of {', '.join(known)}",
+                fix=did_you_mean(name, known),
+            )
+        return encoding
+
+    def _named(self, name: str) -> Encoding | None:
+        found = same_name(name, [*self.encodings, *({COLOUR} - self.encodings.keys())])
+        if found is None or found in self.encodings:
+            return None if found is None else self.encodings[found]
+        n = self.n_classes
+        if self.palette is None:
+            raise OptionError(
+                f"{self.name} has no colours to read a map by",
+                found=f"{n} classes, {len(self.label_colours)} labels with a colour",
+                expected="a label table with the columns `red`, `green` and `blue`, and at most 255 classes",
+                fix="give such a table as the labels, or maps of label ids",
+            )
+        table = np.full(256, n + 1, np.uint16)
+        table[:n] = np.arange(n)
+        table[VOID_CLASS] = n
+        return Encoding(COLOUR, table, in_colour=True)
+
+    def _shifted(self, encoding: Encoding, offset: int) -> Encoding:
+        table = np.roll(encoding.table, offset)
+        if offset > 0 and encoding.table[VOID_CLASS] == self.n_classes:
+            table[VOID_CLASS] = self.n_classes
+        return Encoding(f"{encoding.name}{offset:+d}", table)
+
+    @cached_property
+    def palette(self) -> Colours | None:
+        """The colours of the table, by which colour-coded maps are read; None where it has none."""
+        return table_colours(self.label_colours, self.n_classes)
 
     def css_colour(self, level: int, class_id: int) -> str:
         """The colour of a class as CSS writes it; a coarser class has that of its first member."""

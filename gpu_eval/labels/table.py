@@ -3,13 +3,15 @@
 Columns: `name` and `id`; optional `red`, `green`, `blue`, `has_instances`, `ignore_in_eval`. A level N is
 the pair `levelN_id` and `levelN_name`. Any other column that ends in `_id` is one more encoding of
 the finest classes, offered where none of its values stands for two of them. 255 and -1 mean void.
-Without levels every row that is not ignored in evaluation is a class, in file order; there id 255 is a class
-too where the table has `ignore_in_eval` and it is 0, so that 256 classes fit.
+Without levels every row that is not ignored in evaluation is a class, in file order. There id 255 is a class
+too where `ignore_in_eval` is 0, so that 256 classes fit; or where the table has no such column and the name
+does not say void, as in `background,0 / foreground,255`.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -18,8 +20,19 @@ from pathlib import Path
 import numpy as np
 
 from gpu_eval.errors import LabelTableError
-from gpu_eval.labels.rows import VOID, Problems, Row, level_numbers, read_csv, read_row
+from gpu_eval.labels.colours import LabelColour
+from gpu_eval.labels.rows import (
+    VOID,
+    Problems,
+    Row,
+    is_class_or_void,
+    is_void_word,
+    level_numbers,
+    read_csv,
+    read_row,
+)
 from gpu_eval.labels.space import Encoding, LabelSpace, Level
+from gpu_eval.labels.words import did_you_mean, same_name
 
 MAX_CLASSES = 256
 
@@ -58,6 +71,8 @@ class LabelTable:
 def load_labels(name_or_path: str | Path) -> LabelSpace:
     """The label space of a bundled benchmark ("idd", "idd-lite", "cityscapes") or of a user's CSV.
 
+    A benchmark is known in other spellings, too ("IDD", "idd_lite", "Cityscapes"), unless a file is so named.
+
     Raises LabelTableError, which tells everything that is wrong with the table in one pass.
     """
     return to_label_space(read_table(name_or_path))
@@ -66,20 +81,22 @@ def load_labels(name_or_path: str | Path) -> LabelSpace:
 def read_table(name_or_path: str | Path) -> LabelTable:
     """The table of a bundled benchmark or of a user's CSV. Raises LabelTableError where it is no CSV."""
     name = str(name_or_path)
+    path = Path(name_or_path)
+    if name not in BUNDLED and not os.path.isfile(name):
+        name = same_name(name, BUNDLED) or name
     if name in BUNDLED:
         data = resources.files("gpu_eval.labels").joinpath(f"{name}.csv").read_bytes()
         return LabelTable(f"{name}.csv", name, BUNDLED[name], *read_csv(data, f"{name}.csv"))
-    path = Path(name_or_path)
     try:
         data = path.read_bytes()
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
+    except (OSError, ValueError) as error:  # ValueError for a name that no file can have
+        missing = isinstance(error, FileNotFoundError | ValueError)
         raise LabelTableError(
             "no such label table" if missing else "the label table cannot be read",
             file=name,
-            found="no file" if missing else (error.strerror or type(error).__name__),
+            found="no file" if missing else (getattr(error, "strerror", None) or type(error).__name__),
             expected="the path of a CSV file, or one of " + ", ".join(BUNDLED),
-            fix="check the name or the path",
+            fix=did_you_mean(name, BUNDLED) or "check the name or the path",
         ) from error
     return LabelTable(name, path.stem, Convention(), *read_csv(data, name))
 
@@ -123,7 +140,7 @@ def to_label_space(table: LabelTable) -> LabelSpace:
         levels, classes = _flat(rows, problems)
     else:
         levels, classes = _hierarchy(rows, numbers, problems)
-    encodings = _encodings(header, rows, classes, levels[0], problems) if levels else {}
+    encodings, ambiguous = _encodings(header, rows, classes, levels[0], problems) if levels else ({}, {})
     problems.raise_any()
     identity = f"level{levels[0].number}"
     return LabelSpace(
@@ -137,6 +154,8 @@ def to_label_space(table: LabelTable) -> LabelSpace:
         resolution=convention.resolution,
         protocols=convention.protocols,
         colours=_colours(rows, classes, len(levels[0].names)),
+        ambiguous=ambiguous,
+        label_colours=_label_colours(rows, classes),
     )
 
 
@@ -144,6 +163,7 @@ def _flat(rows: list[Row], problems: Problems) -> tuple[tuple[Level, ...], list[
     """A single level 1, one class per row that is not ignored; and the class of every row."""
     classes: list[int | None] = []
     seen: dict[str, int] = {}
+    _check_255(rows, problems)
     for row in rows:
         if row.ignored or (row.ids["id"] == VOID and not row.is_class_255):
             classes.append(None)
@@ -164,6 +184,26 @@ def _flat(rows: list[Row], problems: Problems) -> tuple[tuple[Level, ...], list[
     return (Level(1, tuple(names), own, own),), classes
 
 
+def _check_255(rows: list[Row], problems: Problems) -> None:
+    """Tell of labels whose id leaves open whether they are a class, in a table without levels."""
+    both = "`ignore_in_eval` 0 for a class, 1 for void"
+    voids = [row for row in rows if row.void_id == VOID and not row.is_class_255]
+    for row in rows:
+        if row.is_class_255 and not row.is_flagged and is_class_or_void(row.name):
+            problems.add(row.line, "at 255 this name may be a class or void", repr(row.name), both)
+        elif row.is_class_255 and voids:
+            found = f"255 for {row.name!r}, and for void in line {voids[0].line}"
+            problems.add(row.line, "one id for a class and for void", found, "an id per class")
+        elif row.void_id == -1 and not row.ignored and not is_void_word(row.name):
+            found = f"-1 for {row.name!r}"
+            problems.add(
+                row.line,
+                "no pixel is -1, so that this label is void",
+                found,
+                "the value that its pixels have (255 if they wrapped), or `ignore_in_eval` 1 for void",
+            )
+
+
 def _sane_count(n: int, rows: list[Row], problems: Problems) -> bool:
     if n == 0:
         problems.add(rows[0].line, "the table has no class", "only void labels", "at least one class")
@@ -176,6 +216,20 @@ def _hierarchy(
     rows: list[Row], numbers: list[int], problems: Problems
 ) -> tuple[tuple[Level, ...], list[int | None]]:
     """The levels, finest first, checked to be a tree; and the finest class of every row."""
+    for row in rows:
+        # Where the raw id is another, the 255 of the level was chosen to mean void.
+        if (
+            row.void_id == VOID
+            and row.is_class_255
+            and not row.is_flagged
+            and _class(row, numbers[0]) is None
+        ):
+            problems.add(
+                row.line,
+                "255 is void where a table has levels, but the label has the name of a class",
+                repr(row.name),
+                "a table without levels, where 255 may be a class; or `ignore_in_eval` 1 for void",
+            )
     names = {number: _level_classes(rows, number, problems) for number in numbers}
     parents = {
         (finer, coarser): _parents(rows, finer, coarser, problems)
@@ -274,10 +328,14 @@ def _parents(rows: list[Row], finer: int, coarser: int, problems: Problems) -> d
 
 def _encodings(
     header: list[str], rows: list[Row], classes: list[int | None], finest: Level, problems: Problems
-) -> dict[str, Encoding]:
-    """The encodings by name: the finest level's own first, then `id`, the other columns, `submission`."""
+) -> tuple[dict[str, Encoding], dict[str, Encoding]]:
+    """The encodings by name: the finest level's own first, then `id`, the other columns, `submission`.
+
+    And those of the columns that no encoding can be: a value of theirs stands for several classes.
+    """
     n = len(finest.names)
     own = f"level{finest.number}"
+    ambiguous: dict[str, Encoding] = {}
     encodings = {own: _encoding(own, n, [*((c, c) for c in range(n)), (n, n)], is_class_255=n > VOID)}
     flat = finest.number == 1 and f"{own}_name" not in header
     is_class_255 = flat and any(row.is_class_255 for row in rows)
@@ -317,10 +375,12 @@ def _encodings(
                 [(raw, target) for raw, target, _ in pairs],
                 is_class_255=column == "id" and is_class_255,
             )
+        elif usable:
+            ambiguous[name] = _encoding(name, n, reversed([(raw, target) for raw, target, _ in pairs]))
     if n + 1 <= VOID:  # beyond that a class would need the value 255
         pairs_ = [*((c + 1, c) for c in range(n)), (n + 1, n)]
         encodings["submission"] = _encoding("submission", n, pairs_)
-    return encodings
+    return encodings, ambiguous
 
 
 def _clashes(pairs: list[tuple[int, int, Row]]) -> list[tuple[Row, Row]]:
@@ -339,7 +399,7 @@ def _clashes(pairs: list[tuple[int, int, Row]]) -> list[tuple[Row, Row]]:
 def _encoding(name: str, n: int, pairs: Iterable[tuple[int, int]], *, is_class_255: bool = False) -> Encoding:
     table = np.full(256, n + 1, np.uint16)
     for raw, target in pairs:
-        if 0 <= raw <= 255:
+        if 0 <= raw <= 255 and not (raw == VOID and target == n):
             table[raw] = target
     if not is_class_255:
         table[VOID] = n
@@ -353,6 +413,17 @@ def _colours(rows: list[Row], classes: list[int | None], n: int) -> tuple[tuple[
         if c is not None and row.colour is not None:
             colours.setdefault(c, row.colour)
     return tuple(colours.get(c) or _voc_colour(c + 1) for c in range(n))
+
+
+def _label_colours(rows: list[Row], classes: list[int | None]) -> tuple[LabelColour, ...]:
+    """The table's own colours, one per row that has one."""
+    of_classes = {row.colour for row, c in zip(rows, classes, strict=True) if c is not None}
+    return tuple(
+        LabelColour(row.name, row.colour, c)
+        for row, c in zip(rows, classes, strict=True)
+        # Cityscapes' license plate has a car's colour, but no id, and so is drawn in no map.
+        if row.colour is not None and not (c is None and row.ids["id"] == VOID and row.colour in of_classes)
+    )
 
 
 def _voc_colour(index: int) -> tuple[int, int, int]:

@@ -27,9 +27,11 @@ def subtitle(facts: Mapping[str, Any]) -> str:
 
 
 def alerts(run: ScoredRun, warnings: Sequence[str], notes: Sequence[str]) -> str:
-    """Incompleteness first, then warnings and notes; empty where there is nothing to tell."""
+    """Doubts and incompleteness first, then warnings and notes; empty where there is nothing to tell."""
     facts = run.facts
     blocks = []
+    if run.doubts:
+        blocks.append(("bad", "This looks like a mix-up, not like a bad model", list(run.doubts)))
     if facts["images_failed"] or facts["images_void"]:
         text = f"{facts['images_failed']:,} of {facts['images']:,} images are not in these scores; "
         text += f"{facts['images_void']:,} are {run.void_means} (--on-error {facts['on_error']})."

@@ -99,7 +99,7 @@ def _interval(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
 
 
 def _alerts(run: Run) -> str:
-    """Incompleteness first, then warnings and notes; empty where there is nothing to tell."""
+    """Doubts and incompleteness first, then warnings and notes; empty where there is nothing to tell."""
     facts = run.facts
     warnings = list(run.warnings)
     if facts["warning_count"] > len(warnings):

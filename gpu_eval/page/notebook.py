@@ -34,6 +34,8 @@ def summary(run: ScoredRun) -> str:
             f"<b>Incomplete:</b> {facts['images_failed']:,} images are not in these scores, "
             f"{facts['images_void']:,} are {run.void_means}",
         )
+    for doubt in run.doubts:
+        told += _block("#d33f4c", f"<b>Doubt:</b> {escape(doubt)}")
     if run.warnings:
         told += _block("#d99a2b", "<br>".join(map(escape, run.warnings)))
     return (

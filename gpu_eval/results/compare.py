@@ -28,8 +28,9 @@ class Comparison:
     `kind` is "semantic" or "instance". `scores`, `classes` and `images` are pyarrow tables
     (`run_folder.schema.Compared`); `images` has every compared image at every level, or under every protocol,
     those that moved most first. `image_count` images were compared, `left_out` are in one run only
-    (`common`), and `missing` of the split have no score in the first and in the second run. `intervals` says
-    how intervals and p-values came about: method, units, remark, confidence.
+    (`common`), and `missing` of the split have no score in the first and in the second run. `doubts` are what
+    looks like a mix-up in each. `intervals` says how intervals and p-values came about: method, units,
+    remark, confidence.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Comparison:
     image_count: int
     left_out: int
     missing: tuple[int, int]
+    doubts: tuple[Sequence[str], Sequence[str]]
     intervals: Mapping[str, Any]
     scores: pa.Table
     classes: pa.Table
@@ -136,6 +138,7 @@ def compare(
         image_count=len(a.keys),
         left_out=left_out,
         missing=missing,
+        doubts=(run_a.doubts, run_b.doubts),
         intervals=run_units.describe(chosen, confidence),
         scores=_table(scores, tables.scores),
         classes=_table(classes, tables.classes),

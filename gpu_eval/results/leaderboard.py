@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpu_eval.errors import OptionError
+from gpu_eval.labels.words import same_name
 from gpu_eval.metrics import uncertainty
 from gpu_eval.metrics.ranks import rank_ranges
 from gpu_eval.metrics.uncertainty import Parts
@@ -31,6 +32,9 @@ PUBLISHED = {
     "autonue_instance.csv": "AutoNUE instance-level board",
 }
 PUBLISHED_LABELS = "idd"
+
+# Of the sizes of a run's predictions, those that a board names.
+SIZES_TOLD = 3
 
 # Columns of a board, and what they are called in those files.
 _PUBLISHED_SCORES = {**{f"miou_level{n}": f"miou_l{n}" for n in (3, 2, 1)}, "ap": "ap", "ap50": "ap50"}
@@ -72,7 +76,7 @@ def leaderboard(
     check_same_kind(runs)
     one = runs[0]
     column = _sort_column(one, sort)
-    protocol = protocol or one.protocols[0]
+    protocol = same_name(protocol, one.protocols) or protocol if protocol else one.protocols[0]
     one.check_protocol(protocol)
     labels = one.facts["labels"]["name"]
     if published and labels != PUBLISHED_LABELS:
@@ -87,7 +91,7 @@ def leaderboard(
         first = first or counted
         check_same_split(first, counted, (str(one.folder), str(run.folder)))
         chosen = run_units.units_of(counted, units)
-        row = _row(run, counted, protocol)
+        row = _row(run, counted, protocol) | _meant(run, column, protocol)
         how = run_units.describe(chosen, confidence)
         described.append(how)
         row |= {"interval_method": how["method"], "units": how["units"]}
@@ -144,6 +148,19 @@ def _row(run: ScoredRun, counted: ScoredImages, protocol: str) -> dict[str, Any]
         "version": facts["decides"]["version"],
         "engine": facts["engine"]["name"],
         "run": str(run.folder),
+    }
+
+
+def _meant(run: ScoredRun, column: str, protocol: str) -> dict[str, Any]:
+    """What says whether a score means what the others mean: classes in the mean, sizes, doubts."""
+    shown = list(run.board_columns.values())
+    scored = next((one.scored for one in shown if one.column == column), shown[0].scored)
+    there, classes = run.classes_in_mean(scored, protocol)
+    return {
+        "classes_in_mean": there,
+        "classes": classes,
+        "sizes": ", ".join(run.sizes[:SIZES_TOLD]) + (", ..." if len(run.sizes) > SIZES_TOLD else "") or None,
+        "doubts": "; ".join(run.doubts) or None,
     }
 
 

@@ -70,6 +70,13 @@ def lay_out(board: pa.Table, *, short: bool = False) -> tuple[tuple[str, ...], l
         if title and filled:
             columns.append((title, _score(field.name)))
     columns += [] if short else [("intervals", _intervals)]
+    columns += [("classes", _classes)]
+    if len({row["sizes"] for row in rows if row["sizes"]}) > 1:
+        columns.append(("sizes", lambda row: Cell((row["sizes"] or "").replace(", ", "\n"))))
+    if any(row["doubts"] for row in rows):
+        columns.append(
+            ("doubts", lambda row: Cell("DOUBT", reason=row["doubts"]) if row["doubts"] else Cell(""))
+        )
     columns += [("images", _images), ("provenance", _provenance), ("fingerprints", _fingerprints)]
     laid = [Row(_kind(row), tuple(cell(row) for _, cell in columns)) for row in rows]
     return tuple(title for title, _ in columns), laid
@@ -164,6 +171,14 @@ def _score(name: str) -> Callable[[dict[str, Any]], Cell]:
 
 def _intervals(row: dict[str, Any]) -> Cell:
     return Cell(row["units"] or "", row["interval_method"] or "")
+
+
+def _classes(row: dict[str, Any]) -> Cell:
+    """Over how many classes the mean is: a mean over fewer is another score."""
+    if row["classes"] is None:
+        return Cell("")
+    absent = row["classes"] - row["classes_in_mean"]
+    return Cell(str(row["classes_in_mean"]), f"{absent} absent" if absent else "")
 
 
 def _images(row: dict[str, Any]) -> Cell:

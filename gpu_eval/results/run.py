@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gpu_eval import registry
+from gpu_eval.doctor.doubt import Doubt
 from gpu_eval.errors import CorruptRun, IncompleteRun, OptionError, WrongKind
 from gpu_eval.metrics.units import Units
 from gpu_eval.results import units as run_units
@@ -130,8 +132,8 @@ class ScoredRun(ABC):
         """The tables of the whole run, with intervals if there are `units`."""
 
     @classmethod
-    def doubts(cls, images: Any, facts: Mapping[str, Any]) -> Sequence[str]:  # noqa: ARG003
-        """What makes the scores look like a mistake; warnings of the run."""
+    def judge(cls, images: Any) -> Sequence[Doubt]:  # noqa: ARG003
+        """What in the counts of the whole run looks like a mix-up, not like a bad model."""
         return ()
 
     # --- what all runs have ---------------------------------------------------------------------------
@@ -149,8 +151,11 @@ class ScoredRun(ABC):
         chosen = None if units is None else run_units.units_of(images, units)
         for name, table in cls.totals(images, chosen).items():
             write_table(folder / f"{name}.parquet", table)
+        doubts = list(facts.get("doubts", ()))
+        said = {doubt["kind"] for doubt in doubts}  # from the images themselves, which know more
+        doubts += [doubt.facts() for doubt in cls.judge(images) if doubt.kind not in said]
         told = {
-            "warnings": [*facts["warnings"], *cls.doubts(images, facts)],
+            "doubts": doubts,
             "intervals": None if chosen is None else run_units.describe(chosen),
             "gt_fingerprint": images.gt_fingerprint,
             "pred_fingerprint": images.pred_fingerprint,
@@ -162,9 +167,33 @@ class ScoredRun(ABC):
         return self.read_images(self.folder, self.facts)
 
     @property
+    def doubts(self) -> Sequence[str]:
+        """What looks like a mix-up in the run, though it was scored."""
+        return tuple(str(Doubt(**doubt)) for doubt in self.facts.get("doubts", ()))
+
+    @property
     def warnings(self) -> Sequence[str]:
-        """What looks wrong in the run but was scored: the first warnings of its images, and doubts."""
+        """The first warnings of its images."""
         return tuple(self.facts.get("warnings", ()))
+
+    @property
+    def sizes(self) -> Sequence[str]:
+        """The sizes of what was predicted, as people write them, the most frequent first."""
+        columns = self.tables.by_name["images"].names
+        names = next(
+            (n for n in (("pred_width", "pred_height"), ("width", "height")) if n[0] in columns), None
+        )
+        if names is None or not self.facts["images"]:
+            return ()
+        counts = self.images.select(names).group_by(names).aggregate([([], "count_all")]).to_pylist()
+        counts = [row for row in counts if row[names[0]] is not None]
+        counts.sort(key=lambda row: (-row["count_all"], row[names[0]], row[names[1]]))
+        return tuple(f"{row[names[0]]}x{row[names[1]]}" for row in counts)
+
+    def classes_in_mean(self, scored: int | str, protocol: str) -> tuple[int, int]:
+        """Over how many classes a score is the mean, and of how many."""
+        scores = [one.value for one in self.class_scores(scored, protocol)]
+        return sum(not math.isnan(score) for score in scores), len(scores)
 
     @cached_property
     def classes(self) -> pa.Table:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gpu_eval.doctor.classes import judge_total
+from gpu_eval.doctor.doubt import Doubt
 from gpu_eval.metrics import confusion as cm
 from gpu_eval.metrics import uncertainty
 from gpu_eval.metrics.units import Units
@@ -143,15 +145,8 @@ class Run(ScoredRun):
         return tables.totals(images.total, images.columns.labels, *found)
 
     @classmethod
-    def doubts(cls, images: SemanticImages, facts: Mapping[str, Any]) -> Sequence[str]:
-        """A mix-up of ids, the most common mistake with such files."""
-        total = images.total
-        if not facts["pred_outside"] or not total[0].any() or total[:, 0].any():
-            return ()
-        return (
-            "class 0 is never predicted and some predicted values are outside the encoding: if the "
-            "predictions count from 1, --pred-encoding submission is what they need",
-        )
+    def judge(cls, images: SemanticImages) -> Sequence[Doubt]:
+        return judge_total(images.total, images.columns.labels)
 
     def table(self, name: str) -> pa.Table:
         table = super().table(name)

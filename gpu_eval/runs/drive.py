@@ -67,6 +67,7 @@ class Options:
     entry: Mapping[str, str | None] | None = None
     client: Client | None = None
     progress: Callable[[Progress], None] | None = None
+    tell: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
@@ -95,7 +96,7 @@ def drive(task: Task[Any, Any], gts: str, preds: str, folder: Place, options: Op
     started = time.perf_counter()
     shard_size = options.shard_size or registry.TASKS[task.word].shard_size
     decides = {"version": __version__, **task.decides(), "shard_size": shard_size}
-    with make_workers(options.engine, options.threads, options.client) as workers:
+    with make_workers(options.engine, options.threads, options.client, options.tell) as workers:
         listing = task.list_split(gts, preds, workers.open)
         _stop_early(task, listing, options.on_error)
         run_units.check_units(options.units, listing.manifest["key"].to_pylist())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gpu_eval.doctor.doubt import Sight
 from gpu_eval.engines.choose import ENGINES, make_engine
+from gpu_eval.engines.engine import Engine
 from gpu_eval.errors import ClusterError, OptionError
 from gpu_eval.inputs.sources import Source, open_source
 from gpu_eval.runs.worker_check import WorkerView, check
@@ -41,7 +42,7 @@ class Workers(Protocol):
         """The source at a location, closed with the workers. Raises UnreadableSource as `open_source`."""
 
     def sight(self, gts: Location, preds: Location | None) -> AbstractContextManager[Sight]:
-        """What the doctor may look with: these sources, which are open, and an engine of this process."""
+        """What the doctor may look with; these sources are open."""
 
     def context(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> RunContext:
         """Where all of them read and write."""
@@ -53,8 +54,10 @@ class Workers(Protocol):
         """Where the shards of the run at `here`, which has begun, are scored."""
 
 
-def make_workers(engine: str, threads: int | None, client: Client | None) -> Workers:
-    """The workers of `client`'s cluster, or this process.
+def make_workers(
+    engine: str, threads: int | None, client: Client | None, tell: Callable[[str], None] | None = None
+) -> Workers:
+    """The workers of `client`'s cluster, or this process. `tell` gets a line where a worker is waited for.
 
     Raises OptionError or EngineUnavailable for an engine that cannot be had, before anything is listed.
     """
@@ -62,7 +65,7 @@ def make_workers(engine: str, threads: int | None, client: Client | None) -> Wor
         raise OptionError("threads must be at least 1", found=str(threads))
     if engine not in ENGINES:
         raise OptionError("no such engine", found=engine, expected=" or ".join(ENGINES))
-    return ThisProcess(engine, threads) if client is None else Cluster(engine, threads, client)
+    return ThisProcess(engine, threads) if client is None else Cluster(engine, threads, client, tell)
 
 
 class _Sources:
@@ -86,12 +89,16 @@ class _Sources:
 
     @contextmanager
     def sight(self, gts: Location, preds: Location | None) -> Iterator[Sight]:
-        # The CPU engine, whoever scores: a few images are no work for a device, nor for a cluster.
-        engine, _ = make_engine("cpu", self._threads)
+        engine = self._eyes()
         try:
             yield Sight(self._sources[str(gts)], self._sources[str(gts if preds is None else preds)], engine)
         finally:
-            engine.close()
+            if engine is not None:
+                engine.close()
+
+    def _eyes(self) -> Engine | None:
+        """The engine that the doctor looks with."""
+        return None
 
 
 class ThisProcess(_Sources):
@@ -105,6 +112,10 @@ class ThisProcess(_Sources):
 
     def __enter__(self) -> ThisProcess:
         return self
+
+    def _eyes(self) -> Engine | None:
+        # The CPU engine, whichever scores: a few images are no work for a device.
+        return make_engine("cpu", self._threads)[0]
 
     def context(self, folder: Place, fingerprint: str, gts: Location, preds: Location | None) -> RunContext:
         return RunContext(
@@ -130,13 +141,15 @@ class ThisProcess(_Sources):
 class Cluster(_Sources):
     """The workers of a Dask cluster. They read the inputs and write the parts themselves."""
 
-    def __init__(self, engine: str, threads: int | None, client: Client) -> None:
+    def __init__(
+        self, engine: str, threads: int | None, client: Client, tell: Callable[[str], None] | None = None
+    ) -> None:
         from gpu_eval.scheduling import dask_executor as cluster
 
         # A worker scores one shard per thread of its own; more threads in each engine are the user's word.
         super().__init__(threads or 1)
-        self._engine, self._client = engine, client
-        cluster.wait_for_workers(client, PATIENCE)
+        self._engine, self._client, self._tell = engine, client, tell
+        cluster.wait_for_workers(client, PATIENCE, tell)
         cluster.check_versions(client)
 
     def __enter__(self) -> Cluster:
@@ -165,7 +178,9 @@ class Cluster(_Sources):
 
         inputs = (here.gts, *([] if here.preds is None else [here.preds]))
         _views(self._client, self._engine, inputs, here.run, here.fingerprint)
-        executor = cluster.DaskExecutor(self._client, resources=_needs(self._client, self._engine))
+        executor = cluster.DaskExecutor(
+            self._client, resources=_needs(self._client, self._engine), tell=self._tell
+        )
         try:
             yield executor
         finally:
@@ -186,14 +201,17 @@ def ask(
     fingerprint: str | None = None,
     *,
     patience: float = PATIENCE,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, WorkerView | BaseException]:
     """What each worker that is to score with `engine` sees, by its address; see `worker_check.check`.
+
+    `tell` gets a line where a worker is waited for.
 
     Raises ClusterError if one does not answer, or if there is none after `patience` seconds.
     """
     from gpu_eval.scheduling import dask_executor as cluster
 
-    cluster.wait_for_workers(client, patience)
+    cluster.wait_for_workers(client, patience, tell)
     there = None if output is None else _everywhere(output)
     question = (engine, tuple(map(_everywhere, inputs)), there, fingerprint)
     return cluster.ask_workers(

@@ -32,6 +32,11 @@ SHARDS_PER_THREAD = 3
 # Ordinary exceptions (a network share that hiccups) are tried again so often; our own errors are not.
 RETRIES = 2
 
+Tell = Callable[[str], None]
+
+# Seconds without a worker until that is said, and until it is said again.
+TOLD_AFTER, TOLD_EVERY = 3.0, 30.0
+
 RESUME = "run the same command with --resume"
 
 # Seconds: how long to wait before looking around, how often to ask who is there, when an answer is overdue.
@@ -70,18 +75,56 @@ def ask_workers(
     return dict(answers)
 
 
-def wait_for_workers(client: Client, seconds: float) -> None:
-    """Return as soon as there is a worker. Raises ClusterError if there is none after `seconds`."""
-    try:
-        client.wait_for_workers(1, timeout=seconds)
-    except TimeoutError as error:
-        raise ClusterError(
-            "the cluster has no workers",
-            found=f"none in {seconds:g} s at the scheduler {_address_of(client)}",
-            fix="start workers, then run the same command again",
-        ) from error
-    except OSError as error:
-        raise _lost(client, str(error)) from error
+def wait_for_workers(client: Client, seconds: float, tell: Tell | None = None) -> None:
+    """Return as soon as there is a worker. Raises ClusterError if there is none after `seconds`.
+
+    `tell` gets a line after a few seconds, and another from time to time.
+    """
+    begun = time.monotonic()
+    waiting = _Waiting(client, seconds, tell)
+    while True:
+        waited = time.monotonic() - begun
+        waiting.say(waited)
+        try:
+            return client.wait_for_workers(1, timeout=max(min(seconds - waited, POLL), 0.01))
+        except TimeoutError as error:
+            if time.monotonic() - begun >= seconds:
+                raise ClusterError(
+                    "the cluster has no workers",
+                    found=f"none in {seconds:g} s at the scheduler {_address_of(client)}",
+                    fix="start workers, then run the same command again",
+                ) from error
+        except OSError as error:
+            raise _lost(client, str(error)) from error
+
+
+class _Waiting:
+    """Says that nobody works, after TOLD_AFTER seconds and then every TOLD_EVERY.
+
+    `seconds` is how long that is borne, `needed` a resource that a worker must have.
+    """
+
+    def __init__(
+        self, client: Client, seconds: float | None, tell: Tell | None, needed: Sequence[str] = ()
+    ) -> None:
+        self._client, self._seconds, self._tell = client, seconds, tell
+        self._resources = "".join(f" --resources {name}=1" for name in needed)
+        self._next = TOLD_AFTER
+
+    def say(self, waited: float) -> None:
+        """Tell it, if it is time to, of `waited` seconds without a worker; 0 is a new beginning."""
+        if waited <= 0:
+            self._next = TOLD_AFTER
+        if self._tell is None or waited < self._next:
+            return
+        self._next = waited + TOLD_EVERY
+        address = _address_of(self._client)
+        tls = " with the scheduler's --tls options" if address.startswith("tls:") else ""
+        left = "" if self._seconds is None else f", {max(self._seconds - waited, 0):.0f} s more at most"
+        self._tell(
+            f"waiting for a worker{left}: the scheduler at {address} has none; "
+            f"`dask worker {address}{self._resources}`{tls} starts one"
+        )
 
 
 def check_versions(client: Client) -> None:
@@ -212,8 +255,8 @@ class DaskExecutor:
 
     `window` is how many shards are in flight; None follows the workers as they come and go, three per thread.
     `resources` is what a shard needs of a worker, see `gpu_resources`. If there is no worker that could serve
-    for `worker_wait` seconds, in the beginning or later, the run ends; None waits for ever. The client stays
-    open.
+    for `worker_wait` seconds, in the beginning or later, the run ends; None waits for ever. `tell` gets
+    a line about it now and then. The client stays open.
 
     `submit`, `completed` and the constructor raise ClusterError where the scheduler is lost.
     """
@@ -225,6 +268,7 @@ class DaskExecutor:
         window: int | None = None,
         resources: Mapping[str, float] | None = None,
         worker_wait: float | None = 300.0,
+        tell: Tell | None = None,
     ) -> None:
         if client.asynchronous:
             raise OptionError(
@@ -234,6 +278,7 @@ class DaskExecutor:
         self._window = window
         self._resources = dict(resources) if resources else None
         self._worker_wait = worker_wait
+        self._waiting = _Waiting(client, worker_wait, tell, tuple(self._resources or ()))
         self._slots = 0
         self._known_workers: frozenset[str] = frozenset()
         self._watched = float("-inf")
@@ -382,6 +427,7 @@ class DaskExecutor:
             self._alone_since = None
             return
         self._alone_since = self._alone_since or now
+        self._waiting.say(now - self._alone_since)
         if self._worker_wait is not None and now - self._alone_since >= self._worker_wait:
             needed = "" if self._resources is None else f" with {', '.join(self._resources)}"
             raise ClusterError(

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gpu_eval.doctor import instance as doctor
+from gpu_eval.doctor.doubt import Doubt, Sight
 from gpu_eval.engines.instance import InstanceJob, InstanceResult
 from gpu_eval.errors import (
     FatalImage,
@@ -18,8 +20,10 @@ from gpu_eval.errors import (
     UnreadableFile,
 )
 from gpu_eval.inputs.coco import read_split_coco
-from gpu_eval.inputs.instance_split import InstanceImage, Prediction, Rle, read_split
+from gpu_eval.inputs.instance_split import InstanceImage, Listed, Prediction, Rle, read_split
 from gpu_eval.inputs.source import Entry, Source
+from gpu_eval.labels.instance_coding import FACTOR, merge, recode
+from gpu_eval.labels.instance_readings import Reading
 from gpu_eval.labels.instance_space import InstanceSpace
 from gpu_eval.metrics.matching import InstanceTable, image_table
 from gpu_eval.run_folder import instance_schema as schema
@@ -29,6 +33,8 @@ from gpu_eval.run_folder.schema import ENTRY, RunTables
 from gpu_eval.tasks.summary import Summary, error_facts, summary_of
 from gpu_eval.tasks.task import Listing, Task
 
+_SCANNED = 256  # images of a manifest that are made at a time
+
 # What is wrong with lists: engines see none, listing the split has told it in full.
 OF_LISTS = (MissingPrediction, MalformedPredictions)
 
@@ -37,8 +43,10 @@ OF_LISTS = (MissingPrediction, MalformedPredictions)
 class InstanceTask(Task[InstanceImage, InstanceResult]):
     """Scoring predicted instances of the classes of `space`.
 
-    `area` is the range of gt pixels that counts. A suffix is None where the user gave none. With
-    `void_on_error` an image with a missing or broken prediction is counted as one without predictions.
+    `area` is the range of gt pixels that counts, `gt_factor` what a gt pixel of an instance is coded with,
+    id * gt_factor + n. `reading` says what the labels of predictions mean; it is one of `readings`, which the
+    doctor judges. A suffix is None where the user gave none. With `void_on_error` an image with a missing or
+    broken prediction is counted as one without predictions.
     """
 
     word = "instance"
@@ -50,13 +58,18 @@ class InstanceTask(Task[InstanceImage, InstanceResult]):
     area: tuple[float, float]
     gt_suffix: str | None
     list_suffix: str | None
+    gt_factor: int
+    reading: Reading
+    readings: tuple[Reading, ...]
     void_on_error: bool
 
     def list_split(self, gts: str, preds: str, open_source: Callable[[str], Source]) -> Listing:
         gt_source = open_source(gts)
         is_coco = preds.lower().endswith(".json")
         if is_coco:
-            split = read_split_coco(gt_source, preds, self.space, gt_suffix=self.gt_suffix)
+            split = read_split_coco(
+                gt_source, preds, self.space, gt_suffix=self.gt_suffix, reading=self.reading
+            )
         else:
             split = read_split(
                 gt_source,
@@ -64,6 +77,7 @@ class InstanceTask(Task[InstanceImage, InstanceResult]):
                 self.space,
                 gt_suffix=self.gt_suffix,
                 list_suffix=self.list_suffix,
+                reading=self.reading,
             )
         notes = list(split.notes)
         if split.skipped:
@@ -74,12 +88,22 @@ class InstanceTask(Task[InstanceImage, InstanceResult]):
             notes,
             preds_are_files=not is_coco,
             hint=split.hint,
+            seen=split.listed,
         )
+
+    def examine(self, listing: Listing, sight: Sight) -> Sequence[Doubt]:
+        assert isinstance(listing.seen, Listed)
+        rows = listing.manifest
+        batches = (to_images(rows.slice(first, _SCANNED)) for first in range(0, rows.num_rows, _SCANNED))
+        means = doctor.Means(self.space, self.readings, self.reading, self.gt_factor)
+        return doctor.examine(listing.seen, batches, means, sight)
 
     def decides(self) -> Mapping[str, Any]:
         return {
             "labels": self.space.digest(),
             "area": schema.area_facts(self.area),
+            "gt_factor": self.gt_factor,
+            "pred_encoding": self.reading.name,
             "void_on_error": self.void_on_error,
         }
 
@@ -140,13 +164,17 @@ class InstanceTask(Task[InstanceImage, InstanceResult]):
             kept = () if counts_void else predictions
             overlaps = result.overlaps if kept else np.zeros((0, result.gt_values.size), np.int64)
             assert overlaps is not None
+            values, gt_pixels = result.gt_values, result.gt_pixels
+            if self.gt_factor != FACTOR:
+                codes = recode(values, self.gt_factor, self.space.ids)
+                values, (gt_pixels, overlaps) = merge(codes, gt_pixels, overlaps)
             tables.append(
                 image_table(
                     first + i,
                     [prediction.label for prediction in kept],
                     [prediction.confidence for prediction in kept],
-                    result.gt_values,
-                    result.gt_pixels,
+                    values,
+                    gt_pixels,
                     overlaps,
                 )
             )

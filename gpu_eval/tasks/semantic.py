@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from gpu_eval.doctor import semantic as doctor
+from gpu_eval.doctor.doubt import Doubt, Sight
 from gpu_eval.engines.semantic import SemanticJob, SemanticResult, make_job
 from gpu_eval.errors import EmptySplit, FatalImage, MissingPrediction, UnreadableFile
 from gpu_eval.inputs.naming.suffixes import GT_MAPS, PRED_MAPS, encoding_named, in_order
@@ -26,10 +28,11 @@ from gpu_eval.tasks.task import Listing, Task
 class SemanticTask(Task[Pair, SemanticResult]):
     """Scoring label maps of `space`.
 
-    The encodings are names of the space's; `resolution` is (height, width), or None for the gt's own size.
+    The encodings are names of the space's, whose own spelling they are kept in; `resolution` is
+    (height, width), or None for the gt's own size.
     With `void_on_error` an image whose prediction is missing or broken is counted as predicted void
-    everywhere. A suffix is None where the user gave none. Raises OptionError for an encoding that the label
-    space does not have.
+    everywhere; with `as_is` maps whose values are mostly no labels are counted too. A suffix is None where
+    the user gave none. Raises OptionError for an encoding that the label space does not have.
     """
 
     word = "semantic"
@@ -44,10 +47,11 @@ class SemanticTask(Task[Pair, SemanticResult]):
     gt_suffix: str | None
     pred_suffix: str | None
     void_on_error: bool
+    as_is: bool = False
 
     def __post_init__(self) -> None:
-        for encoding in (self.gt_encoding, self.pred_encoding):
-            self.space.encoding(encoding)
+        for side in ("gt_encoding", "pred_encoding"):
+            object.__setattr__(self, side, self.space.encoding(getattr(self, side)).name)
 
     def list_split(self, gts: str, preds: str, open_source: Callable[[str], Source]) -> Listing:
         gt_source, pred_source = open_source(gts), open_source(preds)
@@ -95,13 +99,31 @@ class SemanticTask(Task[Pair, SemanticResult]):
             )
         return notes
 
+    def examine(self, listing: Listing, sight: Sight) -> Sequence[Doubt]:
+        if self.job.in_colour:  # whose pixels are not ids, and are told one by one where they are no label's
+            return ()
+        picked = doctor.sampled(listing.images)
+        pairs = to_pairs(listing.manifest.take(picked))
+        return doctor.examine(
+            pairs,
+            self.space,
+            self.gt_encoding,
+            self.pred_encoding,
+            sight,
+            whole=len(picked) == listing.images,
+        )
+
     def decides(self) -> Mapping[str, Any]:
+        # Colours are in no digest of the labels, since most runs do not look at them.
+        palette = [asdict(label) for label in self.space.label_colours] if self.job.in_colour else None
         return {
             "labels": self.space.digest(),
             "gt_encoding": self.gt_encoding,
             "pred_encoding": self.pred_encoding,
             "resolution": list(self.resolution) if self.resolution else "native",
             "void_on_error": self.void_on_error,
+            **({"as_is": True} if self.as_is else {}),
+            **({} if palette is None else {"label_colours": palette}),
         }
 
     def labels(self) -> Mapping[str, Any]:
@@ -122,6 +144,7 @@ class SemanticTask(Task[Pair, SemanticResult]):
             pred_encoding=self.pred_encoding,
             resolution=self.resolution,
             void_on_error=self.void_on_error,
+            as_is=self.as_is,
         )
 
     def is_unread(self, result: SemanticResult) -> bool:

@@ -35,7 +35,8 @@ class Listing:
     """A split that was listed: the manifest of what is to be scored, what is wrong, and what was assumed.
 
     `preds_are_files` is False where the predictions stand in the manifest itself. `hint` is what to do where
-    most predictions are missing, if anything is known.
+    most predictions are missing, if anything is known. `seen` is what listing saw besides, for
+    `Task.examine`.
     """
 
     manifest: pa.Table
@@ -43,6 +44,7 @@ class Listing:
     notes: Sequence[str]
     preds_are_files: bool = True
     hint: str | None = None
+    seen: Any = None
 
     @property
     def images(self) -> int:

@@ -8,7 +8,11 @@ import pytest
 
 from gpu_eval.engines.cuda.engine import CudaEngine
 from gpu_eval.engines.engine import Engine
+from gpu_eval.engines.semantic import make_job
+from gpu_eval.labels import load_labels
 from tests.engines import instance_bad_input, instance_contract, instance_golden, semantic_contract
+from tests.engines.semantic_contract import score
+from tests.engines.test_colours import as_palette, grey, maps
 from tests.support.host_cuda.targets import TARGETS, open_target
 from tests.support.host_cupy import HostCupy, device_of
 
@@ -52,3 +56,15 @@ class TestInstanceBadInput(instance_bad_input.InstanceBadInput):
 
 class TestInstanceGolden(instance_golden.InstanceGolden):
     pass
+
+
+def test_colours_are_left_to_the_cpu_engine(engine: Engine) -> None:
+    space = load_labels("cityscapes")
+    ids = maps(space, {space.names.index("pole")})
+    for sides in (("colour", "train"), ("train", "colour")):
+        files = [as_palette(space, ids) if side == "colour" else grey(ids) for side in sides]
+        job = make_job(space, gt_encoding=sides[0], pred_encoding=sides[1])
+        (result,) = score(engine, [(files[0], files[1])], job)
+        assert result.decoder == "pillow"
+        assert result.confusion is not None
+        assert result.confusion.trace() == ids.size

@@ -124,8 +124,31 @@ class TestInPlace:
             gpu_eval.confusion_matrix(cupy.zeros(3, np.uint8), np.zeros(3, np.uint8))
 
     def test_floats_are_refused(self, cupy: Any) -> None:
-        with pytest.raises(OptionError, match="argmax"):
+        with pytest.raises(OptionError, match="gives labels, if these are whole numbers"):
             gpu_eval.confusion_matrix(cupy.zeros(3, np.float32), cupy.zeros(3, np.uint8))
+        with pytest.raises(OptionError, match=r"pred\.argmax\(1\) gives labels"):
+            gpu_eval.confusion_matrix(cupy.zeros((2, 4, 5), np.uint8), cupy.zeros((2, 26, 4, 5), np.float32))
+
+    def test_bools_count_as_0_and_1(self, cupy: Any) -> None:
+        gt = cupy.asarray(np.array([[True, False, True]]))
+        assert gpu_eval.confusion_matrix(gt, gt, labels=2).tolist() == [[1, 0, 0], [0, 2, 0], [0, 0, 0]]
+
+    def test_one_axis_too_many_is_told_to_be_squeezed(self, cupy: Any) -> None:
+        with pytest.raises(OptionError, match=r"pred\.squeeze\(1\) gives pred the shape of gt"):
+            gpu_eval.confusion_matrix(cupy.zeros((2, 4, 5), np.uint8), cupy.zeros((2, 1, 4, 5), np.uint8))
+
+    def test_floats_that_cupy_has_no_name_for_are_told_before_it_sees_them(self, cupy: Any) -> None:
+        class Half(OnDevice):
+            dtype: Any = "torch.bfloat16"
+            shape: Any = (2, 26, 4, 5)
+
+        with pytest.raises(OptionError, match=r"pred\.argmax\(1\) gives labels"):
+            gpu_eval.confusion_matrix(cupy.zeros((2, 4, 5), np.uint8), Half())
+
+    def test_colours_are_told_to_leave_the_device(self, cupy: Any) -> None:
+        gt, pred = cupy.zeros((4, 5), np.uint8), cupy.zeros((4, 5, 3), np.uint8)
+        with pytest.raises(OptionError, match=r"pred\.cpu\(\)"):
+            gpu_eval.confusion_matrix(gt, pred, pred_encoding="colour")
 
     def test_shapes_that_differ_are_refused(self, cupy: Any) -> None:
         with pytest.raises(OptionError, match="shape"):

@@ -109,6 +109,11 @@ def test_starts_count_the_targets_below_each_source_index(source: int, target: i
         ("native", None),
         ("2048x1024", (1024, 2048)),
         ("1X1", (1, 1)),
+        ("1080p", (1080, 1920)),
+        ("720P", (720, 1280)),
+        ("1920X1080", (1080, 1920)),
+        ("1920 x 1080", (1080, 1920)),
+        ("1920*1080", (1080, 1920)),
     ],
 )
 def test_resolutions_are_height_and_width(text: str, size: tuple[int, int] | None) -> None:

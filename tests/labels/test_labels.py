@@ -268,7 +268,7 @@ BAD = {
     "colour 256": ("name,id,red,green,blue\nroad,0,0,256,0\n", "line 2: `green` is out of range"),
     "id twice": ("name,id\nroad,0\nsky,0\n", "line 3: one id for two classes.*0 as in line 2"),
     "name twice": ("name,id\nroad,0\nroad,1\n", "line 3: two classes with one name.*line 2"),
-    "only void": ("name,id\nroad,255\n", "no class"),
+    "only void": ("name,id\nvoid,255\n", "no class"),
     "level id twice": (LEVELS + "a,0,0,a,0,x\nb,0,1,b,0,x\n", "line 3: one id for two classes"),
     "gap": (
         LEVELS + "a,0,0,a,0,x\nb,1,2,b,0,x\n",
@@ -356,7 +356,7 @@ def test_256_classes_fit_where_255_is_said_to_be_a_class(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "rows", ["name,id\na,0\nvoid,255\n", "name,id,ignore_in_eval\na,0,0\nvoid,255,1\nx,-1,0\n"]
+    "rows", ["name,id\na,0\nvoid,255\n", "name,id,ignore_in_eval\na,0,0\nvoid,255,1\nx,-1,1\n"]
 )
 def test_255_is_void_unless_the_table_says_it_is_a_class(tmp_path: Path, rows: str) -> None:
     table = tmp_path / "few.csv"

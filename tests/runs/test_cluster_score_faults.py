@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -180,3 +182,24 @@ class TestFaults:
         assert "0.0.7" in complaints
         assert gpu_eval.__version__ in complaints
         assert not (tmp_path / "run").exists()
+
+
+def test_a_driver_without_workers_says_within_seconds_how_to_start_one(
+    split: TinySplit, tmp_path: Path, dask: DaskProcesses
+) -> None:
+    dask.start_scheduler()
+    driver = start(split, tmp_path / "run", dask)
+    assert driver.stderr is not None
+    line = driver.stderr.readline()
+    while "waiting for a worker" not in line:
+        assert line, "the driver ended without a word"
+        line = driver.stderr.readline()
+    command = re.search(r"`dask (worker tcp://127\.0\.0\.1:[0-9]+)` starts one", line)
+    assert command is not None
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "dask", *command[1].split(), "--host", "127.0.0.1", "--nthreads", "1"],
+        env=child_environment(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    dask.processes.append(worker)
+    code, complaints = finish(driver)
+    assert code == 0, complaints

@@ -99,7 +99,7 @@ class TestOfAnotherCommand:
     ) -> None:
         stop_at(split, tmp_path / "run", 2)
         with pytest.raises(errors.RunExists, match="cannot be resumed") as caught:
-            score(split, tmp_path / "run", resume=True, **options)
+            score(split, tmp_path / "run", resume=True, as_is=True, **options)  # some would be doubted
         assert caught.value.found is not None
         assert told in caught.value.found
 

@@ -92,13 +92,27 @@ class TestNumbers:
         run = score(split, tmp_path / "run", pred_encoding="submission")
         assert np.array_equal(run.confusion(), split.total())
 
-    def test_forgotten_submission_encoding_is_suspected(self, split: TinySplit, tmp_path: Path) -> None:
+    def test_forgotten_submission_encoding_is_refused(self, split: TinySplit, tmp_path: Path) -> None:
         for name, (_, pred) in split.maps.items():
+            Image.fromarray(from_one(pred)).save(split.preds / name)
+        with pytest.raises(errors.Doubtful, match="look like `submission`, not `level3`") as caught:
+            score(split, tmp_path / "run")
+        assert caught.value.fix is not None
+        assert "--pred-encoding submission" in caught.value.fix
+        assert not (tmp_path / "run").exists()
+        run = score(split, tmp_path / "run", pred_encoding="submission")
+        assert np.array_equal(run.confusion(), split.total())
+        assert run.doubts == ()
+
+    def test_what_is_refused_is_scored_as_it_is(self, split: TinySplit, tmp_path: Path) -> None:
+        for name, (gt, pred) in split.maps.items():
             shifted = from_one(pred)
-            shifted[0, 0] = 27
             Image.fromarray(shifted).save(split.preds / name)
-        run = score(split, tmp_path / "run")
-        assert any("--pred-encoding submission" in warning for warning in run.facts["warnings"])
+            split.maps[name] = (gt, shifted)
+        run = score(split, tmp_path / "run", as_is=True)
+        assert np.array_equal(run.confusion(), split.total())
+        (doubt,) = run.doubts
+        assert "look like `submission`" in doubt
 
     def test_predictions_of_another_size_are_resized_to_the_ground_truth(
         self, split: TinySplit, tmp_path: Path

@@ -93,6 +93,31 @@ class TestWorkers:
                 list(run)
             assert done.summary == 0
 
+    def test_who_waits_for_a_worker_is_told_so_now_and_then(
+        self, dask: DaskProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cluster, "TOLD_AFTER", 0.2)
+        monkeypatch.setattr(cluster, "TOLD_EVERY", 1.0)
+        dask.start_scheduler()
+        told: list[str] = []
+        with connect(scheduler_file=dask.scheduler_file) as client:
+            with pytest.raises(ClusterError, match=r"has no workers.*none in 2 s"):
+                wait_for_workers(client, 2, told.append)
+            assert client.scheduler is not None
+            assert len(told) == 2
+            assert all(f"`dask worker {client.scheduler.address}` starts one" in line for line in told)
+            told.clear()
+            executor = DaskExecutor(client, worker_wait=3, tell=told.append)
+            with pytest.raises(ClusterError, match=r"none for 3 s"):
+                list(loop.run(cut(3, 1), executor, Toy(tmp_path)))
+            assert 1 <= len(told) <= 3
+            assert "s more at most" in told[0]
+            told.clear()
+            dask.start_workers(1, nanny=False)
+            wait_for_workers(client, 60)
+            wait_for_workers(client, 60, told.append)
+            assert not told
+
     def test_workers_that_join_widen_the_window(self, dask: DaskProcesses, tmp_path: Path) -> None:
         dask.start_scheduler()
         dask.start_workers(1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpu_eval.doctor.semantic import RAW_JOB
 from gpu_eval.engines.cpu.engine import CpuEngine
 from gpu_eval.scheduling import shards
 from gpu_eval.scheduling.shards import Shard
@@ -30,7 +31,10 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def watched(method: Any) -> Any:
         def call(self: CpuEngine, job: Any, images: Sequence[Any], *arguments: Any) -> Any:
-            seen.extend(image.gt.name for image in images)
+            if (
+                getattr(job, "n_classes", 0) != RAW_JOB.n_classes
+            ):  # the doctor looks before anything is known to be deadly
+                seen.extend(image.gt.name for image in images)
             return method(self, job, images, *arguments)
 
         return call

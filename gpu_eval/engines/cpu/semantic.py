@@ -99,7 +99,7 @@ class _Turn:
         """
         groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
         pred = 0
-        for gt, pair in enumerate(self.pairs):
+        for gt, pair in enumerate(() if self.job.in_colour else self.pairs):
             if pair.pred is None:
                 continue
             size = _label_size(self.gts, gt)
@@ -129,7 +129,7 @@ class _Turn:
     def _score_simple(self, result: SemanticResult, gt: int, pred: int) -> Ints | None:
         """The cells of two simple maps. None if the kernels do not take one of them, or stumble over it."""
         gt_size, pred_size = _label_size(self.gts, gt), _label_size(self.preds, pred)
-        if gt_size is None or pred_size is None:
+        if gt_size is None or pred_size is None or self.job.in_colour:
             return None
         cells = self.counted.get(gt) if gt_size == pred_size else self._count_resized(gt, pred)
         if cells is not None:
@@ -159,7 +159,8 @@ class _Turn:
         return cells if status == kernels.OK else None
 
     def _score_with_pillow(self, result: SemanticResult, gt: int, pred: int) -> Confusion:
-        gt_map, pred_map = self.gts.decode(gt), self.preds.decode(pred)
+        gt_side, pred_side = self.job.sides
+        gt_map, pred_map = self.gts.decode(gt, gt_side), self.preds.decode(pred, pred_side)
         result.gt_size, result.pred_size, result.decoder = gt_map.shape, pred_map.shape, "pillow"
         size = self.job.resolution or gt_map.shape
         return semantic.joint_count(
@@ -173,7 +174,7 @@ class _Turn:
         pred_error = result.error
         try:
             self.gts.raise_unreadable(gt)
-            gt_map = self.gts.decode(gt)
+            gt_map = self.gts.decode(gt, self.job.sides[0])
             classes = self._shown(gt_map, self.job.gt_table, self.job.resolution or gt_map.shape)
             self._accept(result, semantic.predicted_void(classes, self.job.n_classes), gt, None)
         except InputError as gt_error:  # without ground truth there is nothing to count
@@ -197,7 +198,7 @@ class _Turn:
             (self.gts, gt, gt_outside, "--gt-encoding"),
             (self.preds, pred, pred_outside, "--pred-encoding"),
         ):
-            if index is not None and semantic.is_mostly_outside(outside, pixels):
+            if index is not None and self.job.refused(outside, pixels):
                 raise semantic.out_of_range(
                     self.job,
                     files.decode(index),

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from gpu_eval.engines import png_kernels
+from gpu_eval.engines import colours, png_kernels
+from gpu_eval.engines.colours import Side
 from gpu_eval.engines.cpu import instance_kernels, semantic_kernels
 from gpu_eval.engines.libdeflate import Libdeflate
 from gpu_eval.engines.simd import PAD
@@ -116,6 +117,8 @@ class Files:
     def data(self, index: int) -> memoryview:
         return self.slab[self.offsets[index] : self.offsets[index + 1]].data
 
-    def decode(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """The label values by the readable decoder, which raises what is wrong."""
+    def decode(self, index: int, side: Side | None = None) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """The label values by the readable decoder, which raises what is wrong; label maps have a side."""
+        if side is not None:
+            return colours.decode(self.data(index), self.name(index), side)
         return png.decode(self.data(index), self.name(index))

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_eval.engines import array_words
 from gpu_eval.engines.cuda import kernels
 from gpu_eval.engines.cuda.cupy_device import CupyDevice, import_cupy, usable_devices
 from gpu_eval.engines.cuda.device import Device, DeviceArray, failures_told
 from gpu_eval.engines.cuda.kernels import MapPlace
-from gpu_eval.engines.semantic import Confusion, SemanticJob, different_shapes, no_labels
+from gpu_eval.engines.semantic import Confusion, SemanticJob
 from gpu_eval.errors import OptionError
 
 # DLPack's numbers of memory that a CUDA device can read (dlpack.h): kDLCUDA, kDLCUDAManaged.
@@ -51,15 +52,21 @@ def confusion_on_device(gt: Any, pred: Any, job: SemanticJob) -> Confusion:
     """
     cupy = import_cupy()
     usable_devices(cupy)
-    arrays = [_as_cupy(cupy, side, name) for side, name in ((gt, "gt"), (pred, "pred"))]
+    _check_place(gt, "gt", in_colour=job.gt_in_colour)
+    _check_place(pred, "pred", in_colour=job.pred_in_colour)
+    # Before CuPy sees them, which has no name for some floats.
+    array_words.check_types(array_words.seen("gt", gt), array_words.seen("pred", pred), job.n_classes)
+    arrays = [_as_cupy(cupy, side) for side in (gt, pred)]
+    seen = array_words.seen("gt", arrays[0]), array_words.seen("pred", arrays[1])
+    array_words.check_types(*seen, job.n_classes)
+    array_words.check_shapes(*seen, job.n_classes, palette=job.palette)
+    arrays = [array.view(np.uint8) if array.dtype.kind == "b" else array for array in arrays]
     numbers = [int(array.device.id) for array in arrays]
     if numbers[0] != numbers[1]:
         raise OptionError(
             "gt and pred are on two devices", found=f"CUDA devices {numbers[0]} and {numbers[1]}",
             expected="gt and pred in one place", fix="move one to the other's device",
         )  # fmt: skip
-    if arrays[0].shape != arrays[1].shape:
-        raise different_shapes(arrays[0].shape, arrays[1].shape)
     left_over = flat_shape(arrays[0].shape)[2]
     device = _device(numbers[0])
     with failures_told(device), arrays[0].device:
@@ -73,23 +80,25 @@ def _device(number: int) -> CupyDevice:
     return CupyDevice(number)
 
 
-def _as_cupy(cupy: Any, values: Any, name: str) -> Any:
-    """The same memory as a CuPy array, ordered after its library's current stream.
-
-    Raises OptionError for memory that is not on a device and for labels that are no integers.
-    """
+def _check_place(values: Any, name: str, *, in_colour: bool) -> None:
+    """Raise OptionError for memory that is not on a device, and for colours, which are not read there."""
     if not is_on_device(values):
         raise OptionError(
             f"{name} is not on the device", found=f"{type(values).__name__} in host memory",
             expected="gt and pred in one place", fix="move it to the other's device, with .cuda() for torch",
         )  # fmt: skip
+    if in_colour:
+        raise OptionError(
+            "colours are not read on a device", found=f"{name} in CUDA memory", expected="host memory",
+            fix="gt.cpu(), pred.cpu() moves them there, with .get() for CuPy",
+        )  # fmt: skip
+
+
+def _as_cupy(cupy: Any, values: Any) -> Any:
+    """The same memory as a CuPy array, ordered after its library's current stream."""
     if isinstance(values, cupy.ndarray):
-        array = values
-    else:
-        array = cupy.from_dlpack(values) if hasattr(values, "__dlpack__") else cupy.asarray(values)
-    if array.dtype.kind not in "iu":
-        raise no_labels(name, array.dtype)
-    return array
+        return values
+    return cupy.from_dlpack(values) if hasattr(values, "__dlpack__") else cupy.asarray(values)
 
 
 def _labels(cupy: Any, array: Any) -> DeviceLabels:

@@ -68,6 +68,8 @@ class _Pairs(Batches[Pair, SemanticResult]):
         return None if image.pred is None else (image.gt, image.pred)
 
     def launch(self, lane: Lane, picks: list[int], files: Files) -> Launched | None:
+        if self.job.in_colour:
+            return None
         number = len(picks)
         simple = np.isin(files.forms, (png_kernels.GREY_8, png_kernels.PALETTE_8)) & fits_slot(files)
         taken = np.flatnonzero(simple[:number] & simple[number:])
@@ -159,7 +161,7 @@ class _Pairs(Batches[Pair, SemanticResult]):
         good = (
             (statuses[counting.gt_statuses] == kernels.InflateStatus.OK)
             & (statuses[counting.pred_statuses] == kernels.InflateStatus.OK)
-            & ~semantic.is_mostly_outside(np.maximum(gt_outside, pred_outside), pixels)
+            & ~self.job.refused(np.maximum(gt_outside, pred_outside), pixels)
         )
         folded = semantic.fold_outside(joint)
         outside = np.stack([gt_outside, pred_outside], axis=1).tolist()

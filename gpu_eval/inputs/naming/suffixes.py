@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
+from gpu_eval.labels.colours import COLOUR
+
 # Tried in this order where the benchmark's own suffix meets nothing.
 PRED_MAPS = (
     "_leftImg8bit.png",  # mmsegmentation
@@ -38,6 +40,9 @@ GT_INSTANCES = (
     "_instanceids.png",
     "_instanceIds.png",
 )
+
+# Maps of colours, looked for where the encoding is of colours; else they are pictures.
+COLOUR_MAPS = ("_gtFine_color.png", "_leftImg8bit_color.png", "_color.png")
 
 # Words in endings of what lies beside label maps, and is none.
 _PICTURES = (
@@ -78,6 +83,7 @@ def in_order(own: str, others: Sequence[str], encoding: str, usual: str) -> tupl
     if encoding == usual:
         return tuple(dict.fromkeys((own, *others)))
     named = [suffix for suffix in others if encoding_named(suffix) == encoding]
+    named += COLOUR_MAPS if encoding == COLOUR else ()
     return tuple(dict.fromkeys((*named, own, *others)))
 
 

@@ -1,0 +1,1 @@
+"""Predictions examined before they are scored or uploaded, and a corrected copy of them."""

@@ -1,0 +1,108 @@
+"""Every way in which the raw values of one side of a split may have been meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_eval.labels import BUNDLED, LabelSpace, Level, load_labels
+
+Table = npt.NDArray[np.uint16]
+
+# Raw values in a joint count of a sample: those of a byte, and one for all above.
+VALUES = 257
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One meaning of raw values.
+
+    `table` is uint16 (257,): the class of each raw value at `level`, n for void, n + 1 for what the reading
+    does not have; the last entry is for values above a byte. `option` is the name by which it can be asked
+    for, None where nothing can be scored by it.
+    """
+
+    name: str
+    level: Level
+    table: Table
+    option: str | None
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.level.names)
+
+    def at(self, level: Level) -> Table:
+        """The table at its own level, or at a coarser one."""
+        if level.number == self.level.number:
+            return self.table
+        n = len(level.names)
+        coarser = np.full(self.n_classes + 2, n, np.uint16)
+        coarser[-1] = n + 1
+        above = {finest: c for c, group in enumerate(level.groups) for finest in group}
+        for c, group in enumerate(self.level.groups):
+            coarser[c] = above.get(group[0], n)
+        coarsened: Table = coarser[self.table]
+        return coarsened
+
+
+def readings(space: LabelSpace, used: str) -> list[Reading]:
+    """All readings of `space`, the one in use first; of two that read alike, the first.
+
+    The columns of the table, those shifted by one, the ids of the coarser levels, and for numbered classes
+    what the bundled tables of as many classes have.
+    """
+    found: list[Reading] = []
+    tables: set[tuple[int, bytes]] = set()
+    for reading in _all(space, used):
+        key = (reading.level.number, reading.table.tobytes())
+        if key not in tables:
+            tables.add(key)
+            found.append(reading)
+    return found
+
+
+def _all(space: LabelSpace, used: str) -> Iterator[Reading]:
+    finest = space.levels[0]
+
+    def extended(table: Table) -> Table:
+        return np.append(table, np.uint16(space.n_classes + 1)).astype(np.uint16)
+
+    yield Reading(used, finest, extended(space.encoding(used).table), used)
+    # Columns have names that people know; a level's own name comes after them.
+    names = sorted(space.encodings, key=lambda name: (name.startswith("level"), name == "submission"))
+    if space.default_encoding in names:
+        names = [space.default_encoding, *(name for name in names if name != space.default_encoding)]
+    for name in names:
+        yield Reading(name, finest, extended(space.encodings[name].table), name)
+    coarser = [f"level{level.number}" for level in space.levels[1:]]  # read at their own level, below
+    for name, encoding in space.ambiguous.items():
+        if name in coarser:
+            continue
+        yield Reading(name, finest, extended(encoding.table), None)
+    for level in space.levels[1:]:
+        n = len(level.names)
+        table = np.full(VALUES, n + 1, np.uint16)
+        table[:n] = np.arange(n)
+        table[255] = n
+        yield Reading(f"level{level.number}", level, table, None)
+    for name in names:
+        if name != "submission":  # which is a shift itself
+            for by in (1, -1):
+                shifted = f"{name}{by:+d}"
+                yield Reading(shifted, finest, extended(space.encoding(shifted).table), shifted)
+    if space.name == f"{space.n_classes} classes":
+        yield from _bundled(space)
+
+
+def _bundled(space: LabelSpace) -> Iterator[Reading]:
+    """What the bundled tables of as many classes make of raw values, for classes that are only numbered."""
+    for name in BUNDLED:
+        other = load_labels(name)
+        if other.n_classes != space.n_classes:
+            continue
+        for encoding in other.encodings.values():
+            table = np.append(encoding.table, np.uint16(space.n_classes + 1)).astype(np.uint16)
+            yield Reading(f"{name} {encoding.name}", space.levels[0], table, None)
