@@ -263,6 +263,6 @@ class TestOptions:
         with pytest.raises(OptionError, match="only label maps"):
             check(write(tmp_path / "p", [12]), fix=tmp_path / "fixed")
 
-    def test_encodings_have_no_meaning(self, tmp_path: Path) -> None:
+    def test_encoding_of_gt_has_no_meaning(self, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match="no meaning for instances"):
-            check(write(tmp_path / "p", [12]), pred_encoding="id")
+            check(write(tmp_path / "p", [12]), gt_encoding="id")
