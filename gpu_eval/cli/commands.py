@@ -101,8 +101,8 @@ def main() -> None:
     metavar="SIZE",
     help="1080, 720, 480, 240, native or WIDTHxHEIGHT; default as the benchmark has it.",
 )
-@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
-@click.option("--pred-suffix", metavar="TEXT", help="How names of prediction files end.")
+@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end; default: found.")
+@click.option("--pred-suffix", metavar="TEXT", help="How names of prediction files end; default: found.")
 @run_options("semantic")
 @interval_options
 @cluster_options
@@ -164,8 +164,10 @@ def _carry_out(
     metavar="NAME|CSV",
     help="idd, cityscapes, or a label CSV with has_instances.",
 )
-@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
-@click.option("--list-suffix", metavar="TEXT", help="How names of the lists of predictions end.")
+@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end; default: found.")
+@click.option(
+    "--list-suffix", metavar="TEXT", help="How names of the lists of predictions end; default: found."
+)
 @click.option(
     "--gt-factor",
     type=int,
@@ -211,7 +213,7 @@ def instances(gts: str, preds: str, out: str, output: str, **options: Any) -> No
 @click.option("--labels", default="idd", show_default=True, metavar="NAME|CSV", help="As `score` has it.")
 @click.option("--gt-encoding", metavar="NAME", help="What the gt's pixel values mean: level3, id, ...")
 @click.option("--pred-encoding", metavar="NAME", help="The same for predictions: level3, submission, id, ...")
-@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end.")
+@click.option("--gt-suffix", metavar="TEXT", help="How names of ground-truth files end; default: found.")
 @click.option(
     "--pred-suffix", "--list-suffix", "pred_suffix", metavar="TEXT", help="How names of predictions end."
 )

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import gpu_eval
+from gpu_eval.labels import load_labels
 from tests.support.commands import gpu_eval_command
 from tests.support.layouts import GT_KINDS, cityscapes_keys, draw_cityscapes, idd_keys
 from tests.support.shared import SHARED
@@ -44,7 +45,7 @@ def write(root: Path, pairs: Mapping[str, str], values: tuple[int, ...] = IDS) -
         for side, name, pixels in (("gt", gt_name, gt), ("pred", pred_name, pred)):
             save(root / side / name, pixels)
             save(plain / side / f"0/{number}.png", pixels)
-    return root / "gt", root / "pred", _plain_miou(plain, "cityscapes" if values == IDS else "idd")
+    return root / "gt", root / "pred", _plain_miou(plain, "cityscapes" if set(values) <= set(IDS) else "idd")
 
 
 def _plain_miou(plain: Path, labels: str) -> float:
@@ -169,6 +170,29 @@ class TestEncodingsInNames:
         assert score(tmp_path / "run", gts, preds, "--labels", "cityscapes", *options)[2] == miou
         encoding = score(tmp_path / "run2", gts, preds, "--labels", "cityscapes", *options[:2])
         assert encoding[2] == miou
+
+    @pytest.mark.parametrize("side", ["gt", "pred"])
+    def test_maps_of_colours_are_found_where_their_encoding_is_asked_for(
+        self, tmp_path: Path, side: str
+    ) -> None:
+        keys = cityscapes_keys(random.Random(9), 6)
+        ids = tuple(value for value in IDS if value != 17)  # poles and groups of them have one colour
+        pairs = {key + CITYSCAPES: f"{key.split('/')[1]}_leftImg8bit.png" for key in keys}
+        gts, preds, _ = write(tmp_path, pairs, ids)
+        words = [gts, preds, "--labels", "cityscapes"]
+        miou = score(tmp_path / "plain" / "again", *words)[2]
+        space = load_labels("cityscapes")
+        colours = np.zeros((256, 3), np.uint8)
+        for value in ids:
+            colours[value] = space.colours[space.encoding("id").table[value]]
+        root, endings = (gts, (CITYSCAPES, "_gtFine_color.png"))
+        if side == "pred":
+            root, endings = preds, ("_leftImg8bit.png", "_leftImg8bit_color.png")
+        for path in sorted(root.rglob(f"*{endings[0]}")):
+            name = path.name.replace(*endings)
+            Image.fromarray(colours[np.asarray(Image.open(path))]).save(path.with_name(name))
+        code, said, found, _ = score(tmp_path / "run", *words, f"--{side}-encoding", "colour")
+        assert (code, found) == (0, miou), said
 
     def test_predictions_whose_names_say_another_encoding_are_told_of(self, tmp_path: Path) -> None:
         keys = cityscapes_keys(random.Random(7), 6)

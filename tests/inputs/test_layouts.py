@@ -241,5 +241,11 @@ class TestGivenSuffix:
         names = [
             name for stem in stems for name in (f"{stem}_pred.txt", f"{stem}_0_car.png", f"{stem}_1_car.png")
         ]
-        with pytest.raises(EmptySplit, match=r"scored by gpu-eval instances: gpu-eval instances gt pred$"):
+        with pytest.raises(EmptySplit, match=r"12 \.txt files: lists .* are scored by gpu-eval instances$"):
             pair([key + CITYSCAPES for key in keys], names)
+
+    def test_arrays_are_spoken_of_though_a_picture_lies_beside_them(self) -> None:
+        keys = idd_keys(random.Random(13))
+        names = ["legend.png", *(f"{key}.npy" for key in keys)]
+        with pytest.raises(EmptySplit, match=r"12 \.npy files: save label maps as 8-bit PNG"):
+            pair([key + IDD for key in keys], names, IDD)

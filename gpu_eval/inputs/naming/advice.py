@@ -62,15 +62,18 @@ def refusal(gts: Side, preds: Side, why: Ambiguous | Clashed | None) -> EmptySpl
         file=preds.location,
         found=f"such as {min(pred_keys)}{pred_suffix}",
         expected=f"such as {example}",
-        fix=better or _on_lists(gts, preds, gt_keys, example),
+        fix=better or _names_disagree(gts, preds, gt_keys, example),
     )
 
 
-def _on_lists(gts: Side, preds: Side, gt_keys: Collection[str], example: str) -> str:
-    """What to do where names do not agree: masks of instances lie beside their lists."""
+def _names_disagree(gts: Side, preds: Side, gt_keys: Collection[str], example: str) -> str:
+    """What to do where no names agree: a word on files of another kind, if theirs do."""
     bases = {posixpath.basename(key) for key in gt_keys}
-    if preds.extension == ".png" and endings_after((entry.name for entry in preds.files), bases, ".txt"):
-        return f"{_OF_MAPS['.txt']}: gpu-eval instances {gts.location} {preds.location}"
+    names = [entry.name for entry in preds.files]
+    for kind in sorted({_extension(name) for name in names}):
+        sentence = _of_kind(preds, kind, gts)
+        if sentence is not None and 2 * endings_after(names, bases, kind).total() > len(bases):
+            return sentence
     return f"give the right folders, or name each {preds.what} after its ground truth: {example}"
 
 
