@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench import machine, mix_ups
+from bench import instance_mix_ups, machine, mix_ups
 from bench.mix_ups import Split
 from bench.output import write_json
 from gpu_eval.doctor.doubt import Doubt, Sight
@@ -24,6 +24,11 @@ from gpu_eval.engines.choose import make_engine
 from gpu_eval.inputs.pairs import pair_up
 from gpu_eval.inputs.sources import open_source
 from gpu_eval.labels import load_labels
+from gpu_eval.labels.instance_coding import FACTOR
+from gpu_eval.labels.instance_readings import choose_reading, load_readings
+from gpu_eval.labels.instance_space import load_instances
+from gpu_eval.metrics.matching import AREA
+from gpu_eval.tasks.instance import InstanceTask
 
 
 @dataclass
@@ -64,21 +69,59 @@ def doubts_of(split: Split, folder: Path) -> list[Doubt]:
     return found
 
 
+def doubts_of_instances(scenes: instance_mix_ups.Scenes, folder: Path, labels: str) -> list[Doubt]:
+    """The same of a split of instances."""
+    at_gts, at_preds = instance_mix_ups.write(folder, scenes)
+    space = load_instances(labels)
+    readings = load_readings(labels, space)
+    task = InstanceTask(
+        space, AREA, gt_suffix="_gtFine_instanceids.png", list_suffix=None, gt_factor=FACTOR,
+        reading=choose_reading(readings, None), readings=readings, void_on_error=False,
+    )  # fmt: skip
+    listing = task.list_split(str(at_gts), str(at_preds), open_source)
+    engine, _ = make_engine("cpu", 1)
+    found = task.examine(listing, Sight(open_source(at_gts), open_source(at_preds), engine))
+    engine.close()
+    return list(found)
+
+
 def rows(seeds: range) -> list[tuple[str, Row]]:
     """Every kind, with the group it belongs to: what must be named, and what must not be doubted."""
     done = []
     for mix_up in mix_ups.ENCODINGS:
         named = partial(is_named, mix_up.names)
-        done.append(("mix-up", _row(mix_up.title, mix_up.split, named, seeds)))
+        done.append(("mix-up", _row(mix_up.title, _labels(mix_up.split), named, seeds)))
     for kind in mix_ups.SIZES:
         make = partial(mix_ups.of_other_size, kind)
-        done.append(("mix-up", _row(f"{kind} maps", make, partial(has_kind, kind), seeds)))
+        done.append(("mix-up", _row(f"{kind} maps", _labels(make), partial(has_kind, kind), seeds)))
+    for mixed in instance_mix_ups.MIX_UPS:
+        examined = _instances(mixed.make, mixed.labels)
+        done.append(("mix-up", _row(mixed.title, examined, partial(is_told, mixed.word), seeds)))
     for labels in ("idd", "cityscapes", "idd-lite"):
         for kind in mix_ups.HONEST:
             make = partial(mix_ups.honest, kind, labels)
-            done.append(("honest", _row(f"{labels}: {kind}", make, _is_silent, seeds)))
-    done.append(("honest", _row("other sizes", mix_ups.honest_size, _is_silent, seeds)))
+            done.append(("honest", _row(f"{labels}: {kind}", _labels(make), _is_silent, seeds)))
+    done.append(("honest", _row("other sizes", _labels(mix_ups.honest_size), _is_silent, seeds)))
+    for kind, draw in instance_mix_ups.HONEST.items():
+        examined = _instances(draw, "idd")
+        done.append(("honest", _row(f"idd instances: {kind}", examined, _is_silent, seeds)))
     return done
+
+
+Examined = Callable[[np.random.Generator, Path], Sequence[Doubt]]
+
+
+def _labels(make: Callable[[np.random.Generator], Split]) -> Examined:
+    return lambda rng, folder: doubts_of(make(rng), folder)
+
+
+def _instances(make: Callable[[np.random.Generator], instance_mix_ups.Scenes], labels: str) -> Examined:
+    return lambda rng, folder: doubts_of_instances(make(rng), folder, labels)
+
+
+def is_told(word: str, doubts: Sequence[Doubt]) -> bool:
+    """Whether a doubt of instances has the word, in what it says or in what it advises."""
+    return any(word in f"{doubt.message} {doubt.mend.values()}" for doubt in doubts)
 
 
 def is_named(names: Sequence[str], doubts: Sequence[Doubt]) -> bool:
@@ -100,14 +143,14 @@ def _is_silent(doubts: Sequence[Doubt]) -> bool:
 
 def _row(
     kind: str,
-    make: Callable[[np.random.Generator], Split],
+    examined: Examined,
     is_right: Callable[[Sequence[Doubt]], bool],
     seeds: range,
 ) -> Row:
     row = Row(kind, len(seeds))
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
-            doubts = doubts_of(make(np.random.default_rng([seed, *kind.encode()])), Path(folder))
+            doubts = examined(np.random.default_rng([seed, *kind.encode()]), Path(folder))
         row.named += is_right(doubts)
         row.doubted += bool(doubts)
         row.refused += any(doubt.certain for doubt in doubts)

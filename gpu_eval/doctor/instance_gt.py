@@ -161,7 +161,7 @@ def without_instances(
     )
 
 
-_MAP = "it is a map of labels, not of instances"
+_MAP = "it is a label map, not a map of instances"
 _MAP_FIX = "give the maps of instances (16-bit, id * 1000 + n); --gt-suffix names how their files end"
 
 

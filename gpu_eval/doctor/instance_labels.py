@@ -19,8 +19,8 @@ from gpu_eval.labels.instance_space import InstanceSpace
 
 _FITS = 0.5  # IoU of a mask that fits an instance; the share of one that lies on it
 _ENOUGH = 10  # fitting masks; with fewer, those that lie on an instance are taken
-_SHARE = 0.65  # of classes and of masks that the right reading explains
-_SHARE_UNCLEAR = 0.8  # the same of one that does not tell classes apart
+_SHARE = 0.5  # of classes and of masks that the right reading explains
+_SHARE_UNCLEAR = 0.7  # the same of one that does not tell classes apart
 _EASIER = 0.05  # what a reading that does not tell classes apart has to be better
 _CLEARLY = 0.95  # of the masks that another gt explains, the share that another label must explain
 _AS_TAKEN = 0.35  # at most this share is right as the labels are taken
