@@ -83,7 +83,7 @@ def pair_up(
     others = tuple(exclude)
     gts = Side(
         list(gt_entries), gt_location, gt_suffix, gt_usual, "ground truth", "--gt-suffix", ".png", gt_others,
-        others,
+        others, are_others_left=True,
     )  # fmt: skip
     preds = Side(
         list(pred_entries), pred_location, pred_suffix, pred_usual, what, suffix_option, extension,
@@ -110,7 +110,7 @@ def gts_by_key(
     """
     gts = Side(
         list(entries), location, suffix, usual, "ground truth", "--gt-suffix", ".png", others,
-        tuple(exclude),
+        tuple(exclude), are_others_left=True,
     )  # fmt: skip
     for tried in gts.tried:
         found, problems = gts.by_key(tried)
@@ -169,7 +169,7 @@ def _split(gts: Side, preds: Side, match: Match) -> Split:
     hint = None
     if lacking:
         paired = [pair.gt.name for pair in pairs if pair.pred is not None]
-        hint = advice.on_most_missing(gts, paired, [pair.gt.name for pair in lacking])
+        hint = advice.on_most_missing(gts, preds, match, paired, [pair.gt.name for pair in lacking])
     return Split(pairs, tuple(problems), tuple(notes), match.gt_suffix, match.pred_suffix, hint)
 
 

@@ -64,7 +64,7 @@ def _forms(given: str) -> set[str]:
     squeezed = _squeezed(given)
     unlabelled = re.sub(r"^labels?(?=.{2})", "", squeezed)
     forms = set()
-    for form in (squeezed, unlabelled):
+    for form in {squeezed, unlabelled} - {""}:
         bare = re.sub(r"ids?$", "", form)
         for word in (form, bare or "id", re.sub(r"s$", "", form)):
             forms |= {word, _OTHER_WORDS.get(word, word)}

@@ -95,7 +95,7 @@ class SemanticTask(Task[Pair, SemanticResult]):
                 )
             notes.append(
                 f"{location}: names that end with {suffix} say the encoding {named}; the files were read as "
-                f"{encoding} (--{side}-encoding says otherwise)"
+                f"{encoding}, --{side}-encoding {named} reads them so"
             )
         return notes
 

@@ -211,3 +211,35 @@ class TestGivenSuffix:
         assert pair([*others, *predicted], predicted).hint == (
             "if only val was predicted, give gt/val as the ground truth"
         )
+
+    def test_most_missing_names_the_suffix_that_more_have(self) -> None:
+        keys = idd_keys(random.Random(9))
+        gts = [key + IDD for key in keys]
+        names = [gts[0], *(f"{key}_mine.png" for key in keys)]
+        assert pair(gts, names, IDD).hint == "give --pred-suffix _mine.png"
+        assert pair(gts, names, IDD, pred_suffix="_mine.png").hint is None
+
+    @pytest.mark.parametrize("endings", [(".png", "_pred.png"), ("_leftImg8bit.png", "_x.png", "_7.png")])
+    def test_endings_that_differ_from_file_to_file_are_found(self, endings: tuple[str, ...]) -> None:
+        keys = cityscapes_keys(random.Random(10))
+        names = [f"{key.split('/')[1]}{endings[at % len(endings)]}" for at, key in enumerate(keys)]
+        assert found(pair([key + CITYSCAPES for key in keys], names)) == dict(
+            zip([key + CITYSCAPES for key in keys], names, strict=True)
+        )
+
+    @pytest.mark.parametrize("kinds", [("_leftImg8bit.png", "_gtFine_polygons.json"), ("_gtFine_color.png",)])
+    def test_images_and_pictures_are_no_ground_truth(self, kinds: tuple[str, ...]) -> None:
+        keys = cityscapes_keys(random.Random(11))
+        sides = [key + kind for key in keys for kind in kinds], [f"{key}_leftImg8bit.png" for key in keys]
+        with pytest.raises(EmptySplit, match="no ground truth among") as caught:
+            pair(*sides)
+        assert ("polygons must be drawn first" in str(caught.value)) == (len(kinds) == 2)
+
+    def test_masks_beside_lists_are_said_to_be_instances(self) -> None:
+        keys = cityscapes_keys(random.Random(12))
+        stems = [f"{key.split('/')[1]}_leftImg8bit" for key in keys]
+        names = [
+            name for stem in stems for name in (f"{stem}_pred.txt", f"{stem}_0_car.png", f"{stem}_1_car.png")
+        ]
+        with pytest.raises(EmptySplit, match=r"scored by gpu-eval instances: gpu-eval instances gt pred$"):
+            pair([key + CITYSCAPES for key in keys], names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from gpu_eval.errors import EmptySplit
@@ -62,8 +62,16 @@ def refusal(gts: Side, preds: Side, why: Ambiguous | Clashed | None) -> EmptySpl
         file=preds.location,
         found=f"such as {min(pred_keys)}{pred_suffix}",
         expected=f"such as {example}",
-        fix=better or f"give the right folders, or name each {preds.what} after its ground truth: {example}",
+        fix=better or _on_lists(gts, preds, gt_keys, example),
     )
+
+
+def _on_lists(gts: Side, preds: Side, gt_keys: Collection[str], example: str) -> str:
+    """What to do where names do not agree: masks of instances lie beside their lists."""
+    bases = {posixpath.basename(key) for key in gt_keys}
+    if preds.extension == ".png" and endings_after((entry.name for entry in preds.files), bases, ".txt"):
+        return f"{_OF_MAPS['.txt']}: gpu-eval instances {gts.location} {preds.location}"
+    return f"give the right folders, or name each {preds.what} after its ground truth: {example}"
 
 
 def check_kinds(*sides: Side) -> None:
@@ -79,7 +87,7 @@ def no_gts(gts: Side) -> EmptySplit:
     """The error of ground truth that is not there, where nothing is known of predictions."""
     if not gts.files:
         return refusal(gts, gts, None)
-    endings = possible_endings(gts.meant(), gts.extension)
+    endings = possible_endings(gts.meant, gts.extension)
     likely = next((end for end in (*gts.usual, *endings) if gts.by_key(end)[0]), None)
     if likely is not None:
         return _no_files(gts, f"give the right folder, or --gt-suffix {shlex.quote(likely)}")
@@ -103,7 +111,7 @@ def _no_files(side: Side, fix: str) -> EmptySplit:
 
 def _other_kind(side: Side, gts: Side) -> str | None:
     """What to do where no file can be what is wanted, whatever its suffix; None if some can be."""
-    if side.meant():
+    if side.meant:
         return None
     kinds = Counter(_extension(entry.name) for entry in side.files)
     told = (_of_kind(side, kind, gts) for kind, _ in kinds.most_common())
@@ -160,7 +168,7 @@ def _ending_of_some(gts: Side, preds: Side) -> str | None:
     """The suffix by which some gts have a prediction, though not all have."""
     for gt_suffix in gts.tried:
         bases = {posixpath.basename(key) for key in gts.by_key(gt_suffix)[0]}
-        for ending, _ in endings_after(preds.meant(), bases, preds.extension).most_common(1):
+        for ending, _ in endings_after(preds.meant, bases, preds.extension).most_common(1):
             if isinstance(find_match(gts, replace(preds, given=ending)), Match):
                 return f"give {preds.option} {shlex.quote(ending)}"
     return None
@@ -215,9 +223,18 @@ def _clash(preds: Side, clashed: Clashed) -> EmptySplit:
     )
 
 
-def on_most_missing(gts: Side, paired: Sequence[str], missing: Sequence[str]) -> str | None:
-    """What to do where most gts have no prediction but all of one folder have: name that folder."""
-    if len(missing) <= len(paired) or not paired or gts.location.casefold().endswith(_ARCHIVES):
+def on_most_missing(
+    gts: Side, preds: Side, match: Match, paired: Sequence[str], missing: Sequence[str]
+) -> str | None:
+    """What to do where most gts have no prediction: the suffix, or the folder of gts, by which more have."""
+    if len(missing) <= len(paired):
+        return None
+    bases = {posixpath.basename(key) for key in match.gts}
+    for end, _ in endings_after(preds.meant, bases, preds.extension).most_common(2):
+        other = find_match(replace(gts, given=match.gt_suffix), replace(preds, given=end))
+        if isinstance(other, Match) and other.missing < len(paired):
+            return f"give {preds.option} {shlex.quote(end)}"
+    if not paired or gts.location.casefold().endswith(_ARCHIVES):
         return None
     shared = posixpath.commonpath([posixpath.dirname(name) for name in paired])
     if not shared or any(name.startswith(f"{shared}/") for name in missing):

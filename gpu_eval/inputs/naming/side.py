@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from gpu_eval.errors import DuplicateFile, InputError, UnreadableFile
+from gpu_eval.inputs.naming.suffixes import ending
 from gpu_eval.inputs.source import Entry
 
 
@@ -15,7 +17,8 @@ class Side:
     """The files at a location; `what` is the word for one of them, `option` gives their suffix.
 
     `given` is the suffix that the user gave; else `usual` are tried, the benchmark's own one first.
-    `extension` is that of files which may be meant, `others` what endings of other files look like.
+    `extension` is that of files which may be meant, `others` what endings of other files look like; where
+    `are_others_left` those are never meant.
     """
 
     files: Sequence[Entry]
@@ -27,7 +30,8 @@ class Side:
     extension: str
     others: re.Pattern[str]
     exclude: tuple[str, ...] = ()
-    _keyed: dict[str, tuple[dict[str, Entry], list[InputError]]] = field(default_factory=dict)
+    are_others_left: bool = False
+    _keyed: dict[str, tuple[dict[str, Entry], list[InputError]]] = field(init=False, default_factory=dict)
 
     @property
     def tried(self) -> tuple[str, ...]:
@@ -37,16 +41,29 @@ class Side:
     def by_key(self, suffix: str) -> tuple[dict[str, Entry], list[InputError]]:
         """The files of that suffix by key, and those that cannot be used; of one key the first is kept."""
         if suffix not in self._keyed:
-            self._keyed[suffix] = _by_key(self.files, suffix, self.location, self.exclude)
+            entries = self.files
+            if suffix == self.extension and self._other_names:
+                entries = [entry for entry in entries if entry.name not in self._other_names]
+            self._keyed[suffix] = _by_key(entries, suffix, self.location, self.exclude)
         return self._keyed[suffix]
 
+    @cached_property
     def meant(self) -> list[str]:
         """The names of all files that may be meant."""
         return [
             entry.name
             for entry in self.files
-            if entry.name.casefold().endswith(self.extension) and not entry.name.endswith(self.exclude)
+            if entry.name.casefold().endswith(self.extension)
+            and not entry.name.endswith(self.exclude)
+            and entry.name not in self._other_names
         ]
+
+    @cached_property
+    def _other_names(self) -> frozenset[str]:
+        """Files whose endings say that they are not meant; none where the user, or the table, takes all."""
+        if not self.are_others_left or self.given is not None or self.usual[0] == self.extension:
+            return frozenset()
+        return frozenset(entry.name for entry in self.files if self.others.search(ending(entry.name)))
 
 
 def _by_key(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
+
+from gpu_eval.labels.colours import COLOUR
 
 # Tried in this order where the benchmark's own suffix meets nothing.
 PRED_MAPS = (
@@ -39,18 +41,29 @@ GT_INSTANCES = (
     "_instanceIds.png",
 )
 
+# Maps of colours, looked for where the encoding is of colours; else they are pictures.
+COLOUR_MAPS = ("_gtFine_color.png", "_leftImg8bit_color.png", "_color.png")
+
 # Words in endings of what lies beside label maps, and is none.
-_PICTURES = r"colou?r|vis|overlay|blend|rgb|conf|prob|score|entropy|heat|error|leftimg8bit\.|dispar|depth"
-PRED_OTHERS = re.compile(_PICTURES, re.IGNORECASE)
-GT_OTHERS = re.compile(rf"{_PICTURES}|inst|polygon", re.IGNORECASE)
-INSTANCE_OTHERS = re.compile(rf"{_PICTURES}|label|polygon", re.IGNORECASE)
+_PICTURES = (
+    r"[a-z0-9]*colou?rs?|vi[sz]|visual[a-z0-9]*|overlays?|blend|rgb|conf|confidence|probs?|scores?|entropy|"
+    r"heat[a-z0-9]*|errors?|leftimg8bit(?=\.)|disparity|depth"
+)
+
+
+def _words(words: str) -> re.Pattern[str]:
+    return re.compile(rf"[_\-. ](?:{words})(?=[_\-. ]|\Z)", re.IGNORECASE)
+
+
+PRED_OTHERS = _words(_PICTURES)
+GT_OTHERS = _words(rf"{_PICTURES}|inst[a-z0-9]*|polygons?")
+INSTANCE_OTHERS = _words(rf"{_PICTURES}|label[a-z0-9]*|polygons?")
 
 _LABELS = re.compile(r"_label(|train|cs|cstrain|level\d)_?ids\.png\Z", re.IGNORECASE)
 _ENCODINGS = {"": "id", "cstrain": "cs_train"}
 
-# A separator and a word with a letter in it: the numbers of frames and drives never belong to an ending.
-_WORD = re.compile(r"[_\-. ](?=[^_\-. ]*[A-Za-z])[^_\-. ]+")
-_ENDING = re.compile(rf"(?:{_WORD.pattern})+\Z")
+_SEPARATOR = re.compile(r"[_\-. ]")
+_LETTER = re.compile(r"[A-Za-z]")
 
 
 def encoding_named(suffix: str) -> str | None:
@@ -70,13 +83,29 @@ def in_order(own: str, others: Sequence[str], encoding: str, usual: str) -> tupl
     if encoding == usual:
         return tuple(dict.fromkeys((own, *others)))
     named = [suffix for suffix in others if encoding_named(suffix) == encoding]
+    named += COLOUR_MAPS if encoding == COLOUR else ()
     return tuple(dict.fromkeys((*named, own, *others)))
 
 
 def ending(name: str) -> str:
     """What a file name has in common with its neighbours: "_gtFine.png" of "17/frame_0001_gtFine.png"."""
-    found = _ENDING.search(posixpath.basename(name), 1)
-    return found[0] if found else "(nothing)"
+    starts = _starts(posixpath.basename(name))
+    return posixpath.basename(name)[starts[-1] :] if starts else "(nothing)"
+
+
+def _starts(base: str) -> list[int]:
+    """Where the words at the end of a file name start, the last one first; each has a letter.
+
+    The numbers of frames and drives are no such words: they end the search.
+    """
+    starts: list[int] = []
+    end = len(base)
+    for separator in reversed([found.start() for found in _SEPARATOR.finditer(base, 1)]):
+        if not _LETTER.search(base, separator + 1, end):
+            break
+        starts.append(separator)
+        end = separator
+    return starts
 
 
 def counted_endings(names: Iterable[str]) -> str:
@@ -89,15 +118,10 @@ def possible_endings(names: Iterable[str], extension: str, most: int = 12) -> li
     counts: Counter[str] = Counter()
     for name in names:
         if name.casefold().endswith(extension):
-            counts.update(_tails(ending(name)))
+            base = posixpath.basename(name)
+            counts.update(base[start:] for start in _starts(base))
     ordered = sorted(counts, key=lambda end: (-counts[end], -len(end), end))
     return ordered[:most]
-
-
-def _tails(whole: str) -> Iterator[str]:
-    """All endings within an ending: "_a_b.png", "_b.png", ".png"."""
-    for word in _WORD.finditer(whole):
-        yield whole[word.start() :]
 
 
 def endings_after(names: Iterable[str], bases: Collection[str], extension: str) -> Counter[str]:
@@ -114,12 +138,12 @@ def endings_after(names: Iterable[str], bases: Collection[str], extension: str) 
 
 def is_ending(text: str) -> bool:
     """Whether a text is words with a letter in each, after separators: "_color", not "_0002"."""
-    return _ENDING.fullmatch(text) is not None
+    return bool(text) and _starts(f"x{text}")[-1:] == [1]
 
 
 def base_within(base: str, bases: Collection[str]) -> str | None:
     """The longest of `bases` that a file's base name begins with, up to a separator."""
-    for cut in range(len(base) - 1, 0, -1):
-        if base[cut] in "_-. " and base[:cut] in bases:
-            return base[:cut]
+    for found in reversed(list(_SEPARATOR.finditer(base, 1))):
+        if base[: found.start()] in bases:
+            return base[: found.start()]
     return None

@@ -72,7 +72,10 @@ def find_match(gts: Side, preds: Side) -> Match | Ambiguous | Clashed | None:
                 if certain or not match.missing:
                     return match
                 best = match if best is None or _rank(match) > _rank(best) else best
-    return best or _inferred(gts, preds) or _by_beginning(gts, preds) or clash
+    if best is None or 2 * best.missing > len(best.gts):
+        return _inferred(gts, preds) or _by_beginning(gts, preds) or best or clash
+    # Endings may differ from file to file; those of the benchmark's own suffix are not looked at again.
+    return _by_beginning(gts, preds) or best
 
 
 def _rank(match: Match) -> tuple[int, int]:
@@ -85,7 +88,7 @@ def _covers(gts: Side, suffix: str) -> bool:
     bases = {posixpath.basename(key) for key in keys}
     return all(
         name.endswith(suffix) or base_within(posixpath.basename(name), bases) is not None
-        for name in gts.meant()
+        for name in gts.meant
     )
 
 
@@ -157,7 +160,7 @@ def _possible_gts(gts: Side) -> Iterator[str]:
     if gts.given is not None:
         yield from (suffix for suffix in gts.tried if gts.by_key(suffix)[0])
         return
-    endings = possible_endings(gts.meant(), gts.extension)
+    endings = possible_endings(gts.meant, gts.extension)
     for suffix in dict.fromkeys((*gts.tried, *endings)):
         if gts.by_key(suffix)[0] and not gts.others.search(suffix) and _covers(gts, suffix):
             yield suffix
@@ -167,7 +170,7 @@ def _possible_preds(preds: Side, gt_keys: Collection[str]) -> list[str]:
     if preds.given is not None:
         return list(preds.tried)
     bases = {posixpath.basename(key) for key in gt_keys}
-    endings = endings_after(preds.meant(), bases, preds.extension)
+    endings = endings_after(preds.meant, bases, preds.extension)
     return [suffix for suffix, _ in endings.most_common(MOST_ENDINGS)]
 
 
@@ -186,7 +189,7 @@ def _by_beginning(gts: Side, preds: Side) -> Match | None:
         by_name = {entry.name: entry for entry in preds.files}
         found = [
             (by_base[base], name)
-            for name in preds.meant()
+            for name in preds.meant
             if (base := base_within(posixpath.basename(name), by_base)) is not None
         ]
         once = Counter(key for key, _ in found)
