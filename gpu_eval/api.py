@@ -188,6 +188,7 @@ def check(
     pred_encoding: str | None = None,
     gt_suffix: str | None = None,
     pred_suffix: str | None = None,
+    gt_factor: int = FACTOR,
     names: Location | None = None,
     fix: Location | None = None,
     threads: int | None = None,
@@ -212,6 +213,7 @@ def check(
         "pred_encoding": pred_encoding,
         "gt_suffix": gt_suffix,
         "pred_suffix" if task == "semantic" else "list_suffix": pred_suffix,
+        "gt_factor": None if gt_factor == FACTOR else gt_factor,
     }
     asked = Asked(
         command=registry.TASKS[task].command if task in registry.TASKS else task,
@@ -229,13 +231,15 @@ def check(
         "threads": threads,
     }
     if task == "semantic":
+        if gt_factor != FACTOR:
+            raise OptionError("gt_factor has no meaning for label maps", found=str(gt_factor))
         return semantic_check.check(asked, as_labels(labels), **options)
     if task == "instance":
         if isinstance(labels, LabelSpace | int):
             raise OptionError("the labels of instances are a name or a file", found=repr(labels)[:80])
-        for name in ("gt_encoding", "pred_encoding"):
-            if name in asked.options:
-                raise OptionError(f"{name} has no meaning for instances", found=asked.options[name])
+        if gt_encoding is not None:
+            fix = "gt_factor says how their ground truth is coded"
+            raise OptionError("gt_encoding has no meaning for instances", found=gt_encoding, fix=fix)
         return instance_check.check(asked, os.fspath(labels), **options)
     raise OptionError("no such task", found=repr(task), expected=" or ".join(registry.TASKS))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from gpu_eval.checkup import drive
 from gpu_eval.checkup.examination import Asked, Examination, Looked, Problems, Side
 from gpu_eval.checkup.list_files import look_at_lists
-from gpu_eval.labels.instance_coding import FACTOR
+from gpu_eval.labels.instance_coding import FACTOR, check_factor
 from gpu_eval.labels.instance_readings import choose_reading, load_readings
 from gpu_eval.labels.instance_space import load_instances
 from gpu_eval.metrics.matching import AREA
@@ -26,12 +26,14 @@ def check(
     space = load_instances(labels)
     options = asked.options
     readings = load_readings(labels, space)
+    factor = int(options.get("gt_factor", FACTOR))
+    check_factor(factor)
     task = InstanceTask(
         space,
         AREA,
         gt_suffix=options.get("gt_suffix"),
         list_suffix=options.get("list_suffix"),
-        gt_factor=FACTOR,
+        gt_factor=factor,
         reading=choose_reading(readings, options.get("pred_encoding")),
         readings=readings,
         void_on_error=False,

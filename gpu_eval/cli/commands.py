@@ -215,6 +215,7 @@ def instances(gts: str, preds: str, out: str, output: str, **options: Any) -> No
 @click.option(
     "--pred-suffix", "--list-suffix", "pred_suffix", metavar="TEXT", help="How names of predictions end."
 )
+@click.option("--gt-factor", type=int, default=1000, show_default=True, metavar="N", help="As `instances`.")
 @click.option(
     "--names", metavar="FILE", help="What must be there: a name a line, or a CSV with a column key."
 )
