@@ -19,7 +19,9 @@ from gpu_eval.labels.instance_coding import recode
 from gpu_eval.labels.instance_readings import Reading
 from gpu_eval.labels.instance_space import InstanceSpace
 
-# Masks that are looked at: so many of each image, and more where there are few images.
+# Where a few masks of a few images already are what they are taken for, no more is looked at.
+_FIRST_IMAGES, _FIRST_MASKS = 4, 8
+# Otherwise so many masks of each image of the sample, and more where there are few images.
 _MASKS, _MASKS_IN_ALL = 12, 96
 _BATCH = 64  # gts that are scanned at a time
 _SWAPPED = 0.9  # of all lines
@@ -46,30 +48,23 @@ def examine(
     swapped = _swapped(listed)
     if swapped:
         return [swapped]
-    masks_each = max(_MASKS, _MASKS_IN_ALL // max(1, len(listed.sample)))
-    looked = [
-        replace(image, predictions=_chosen(image.predictions or (), masks_each)) for image in listed.sample
-    ]
-    results = _count(looked, sight)
-    gts = [
-        GtSeen(image.gt, result.gt_values.tolist())
-        for image, result in zip(looked, results, strict=True)
-        if result.gt_values is not None
-    ]
-    coded = instance_gt.other_coding(gts, means.space, means.readings, means.factor)
+    few = listed.sample[:: max(1, len(listed.sample) // _FIRST_IMAGES)]
+    first = _look(few, _FIRST_MASKS, means, sight)
+    if (
+        instance_gt.is_as_taken(first.gts, means.space, means.readings, means.factor)
+        and instance_labels.are_as_taken(first.masks, means.space, means.reading)
+    ):  # fmt: skip
+        return []
+    seen = _look(listed.sample, max(_MASKS, _MASKS_IN_ALL // max(1, len(listed.sample))), means, sight)
+    coded = instance_gt.other_coding(seen.gts, means.space, means.readings, means.factor)
     if coded is not None:
         return [coded]
-    if not any(instance_gt.has_instance(gt, means.space, means.factor) for gt in gts):
+    if not any(instance_gt.has_instance(gt, means.space, means.factor) for gt in seen.gts):
         every = _scan(images, means, sight)
         if every:
             none = instance_gt.without_instances(every, means.space, means.readings, means.factor, sight.gts)
             return [none]
-    masks = [
-        mask
-        for image, result in zip(looked, results, strict=True)
-        for mask in _masks(image.predictions or (), result, means)
-    ]
-    doubt = instance_labels.judge(listed, masks, means.space, means.readings, means.reading)
+    doubt = instance_labels.judge(listed, seen.masks, means.space, means.readings, means.reading)
     return [] if doubt is None else [doubt]
 
 
@@ -77,6 +72,28 @@ def _count(images: Sequence[InstanceImage], sight: Sight) -> list[InstanceResult
     if sight.engine is None:
         return count_instances_readably(images, sight.gts, sight.preds)
     return sight.engine.count(InstanceJob(), images, sight.gts, sight.preds)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What some images show: their gts, and the masks that lie on instances."""
+
+    gts: Sequence[GtSeen]
+    masks: Sequence[MaskSeen]
+
+
+def _look(images: Sequence[InstanceImage], masks: int, means: Means, sight: Sight) -> _Seen:
+    """Count at most so many masks of each image on its gt."""
+    looked = [replace(image, predictions=_chosen(image.predictions or (), masks)) for image in images]
+    pairs = list(zip(looked, _count(looked, sight), strict=True))
+    return _Seen(
+        [
+            GtSeen(image.gt, result.gt_values.tolist())
+            for image, result in pairs
+            if result.gt_values is not None
+        ],
+        [mask for image, result in pairs for mask in _masks(image.predictions or (), result, means)],
+    )
 
 
 def _swapped(listed: Listed) -> Doubt | None:

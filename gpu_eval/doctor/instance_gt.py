@@ -24,7 +24,7 @@ _PLAIN = 256  # values below are plain ids in any coding
 _OTHER, _TAKEN = 0.98, 0.9  # the share another coding explains at least, the one it is taken for at most
 _LEAST = 5  # values
 _SPARSE = 20  # numbers of a class in an image may have so many gaps, and as many again as there are instances
-_LABEL_MAPS = 3  # images of plain ids of evaluated classes, and no instance: a map of labels
+_LABEL_MAPS = 3  # images with plain ids of evaluated classes, and no instance in any: maps of labels
 _DEPTH = 24  # where the IHDR chunk of a PNG has the bits of a sample
 
 
@@ -61,6 +61,14 @@ def has_instance(gt: GtSeen, space: InstanceSpace, factor: int) -> bool:
     return bool(np.isin(codes[codes >= FACTOR] // FACTOR, space.ids).any())
 
 
+def is_as_taken(
+    gts: Sequence[GtSeen], space: InstanceSpace, readings: Sequence[Reading], factor: int
+) -> bool:
+    """Whether there are instances of evaluated classes, and nearly all values are coded as they should be."""
+    raw = next(reading for reading in readings if reading.name == RAW)
+    return any(has_instance(gt, space, factor) for gt in gts) and _coding(gts, factor, raw).share > _TAKEN
+
+
 def other_coding(
     gts: Sequence[GtSeen], space: InstanceSpace, readings: Sequence[Reading], factor: int
 ) -> Doubt | None:
@@ -88,7 +96,7 @@ def other_coding(
         message=f"pixels of the ground truth are {best.words}, not {taken.words}",
         evidence=f"of {taken.values} instance values in {len(gts)} images, {best.explained} are of a "
         f"class that has instances read as {best.words}, {taken.explained} as {taken.words}; {_range(gts)}",
-        fix=f"give --gt-factor {best.factor}" if mendable else _rewrite(best.reading, space),
+        fix=f"give --gt-factor {best.factor}" if mendable else rewrite(best.reading, space),
         certain=True,
         mend={"gt_factor": str(best.factor)} if mendable else {},
     )
@@ -111,8 +119,8 @@ def _coding(gts: Sequence[GtSeen], factor: int, reading: Reading) -> _Coding:
     return _Coding(factor, reading, explained, values, evaluated)
 
 
-def _rewrite(reading: Reading, space: InstanceSpace) -> str:
-    """Which raw id each of the column's values is."""
+def rewrite(reading: Reading, space: InstanceSpace) -> str:
+    """What to do with a gt of this reading: which raw id each of its values is."""
     clear = {value: ids[0] for value, ids in sorted(reading.classes.items()) if len(ids) == 1}
     pairs = ", ".join(f"{value} is {label}" for value, label in clear.items() if value != label)
     told = f" ({pairs})" if pairs and not reading.unclear else ""
@@ -132,10 +140,10 @@ def without_instances(
     every = {value for gt in gts for value in gt.values} - {0}
     name, bits = _depth(gts[0].entry, source)
     evidence = f"{_range(gts)} in {images}, {bits} bits in {name}; {expected}"
-    groups = sum(any(value in space.ids for value in gt.values) for gt in gts)
+    labelled = sum(any(value in space.ids for value in gt.values) for gt in gts)
     raw = next(reading for reading in readings if reading.name == RAW)
     if max(every, default=0) < _PLAIN and bits <= 8 and every:
-        cause, fix = _of_bytes(every, raw)
+        cause, fix = _of_bytes(every, raw, space)
         return Doubt("instances", f"{message}: {cause}", evidence, fix, certain=True)
     taken = _coding(gts, factor, raw)
     if taken.values >= _LEAST and taken.share <= _TAKEN:
@@ -143,7 +151,7 @@ def without_instances(
         return Doubt(
             "instances", f"{message}: its values are of no coding that is known", evidence, fix, certain=True
         )
-    if groups >= _LABEL_MAPS:
+    if labelled >= _LABEL_MAPS or 1 < labelled == len(gts):
         return Doubt("instances", f"{message}: {_MAP}", evidence, _MAP_FIX, certain=True)
     return Doubt(
         "instances",
@@ -157,7 +165,7 @@ _MAP = "it is a map of labels, not of instances"
 _MAP_FIX = "give the maps of instances (16-bit, id * 1000 + n); --gt-suffix names how their files end"
 
 
-def _of_bytes(values: set[int], raw: Reading) -> tuple[str, str]:
+def _of_bytes(values: set[int], raw: Reading, space: InstanceSpace) -> tuple[str, str]:
     """What became of instances in 8 bits, and what mends it."""
     fix = "save it again as 16-bit grey: Image.fromarray(values.astype('uint16'))"
     things = sorted(raw.things)
@@ -168,7 +176,8 @@ def _of_bytes(values: set[int], raw: Reading) -> tuple[str, str]:
         return "it is saved with 8 bits, and the values are divided by 256", fix
     if unknown:
         return "it is saved with 8 bits, and the values are cut to their remainder by 256", fix
-    if values & raw.things:
+    plain = len(values & set(space.ids))
+    if plain > 1 or (plain and 255 not in values):
         return _MAP, _MAP_FIX
     if 255 in values:
         return "it is saved with 8 bits, and the values are cut at 255", fix

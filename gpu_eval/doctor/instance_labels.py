@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpu_eval.doctor.doubt import Doubt
+from gpu_eval.doctor.instance_gt import rewrite
 from gpu_eval.inputs.instance_split import Listed
 from gpu_eval.labels.instance_readings import RAW, Reading, names_of
 from gpu_eval.labels.instance_space import InstanceSpace
@@ -20,7 +21,10 @@ _FITS = 0.5  # IoU of a mask that fits an instance; the share of one that lies o
 _ENOUGH = 10  # fitting masks; with fewer, those that lie on an instance are taken
 _SHARE = 0.65  # of classes and of masks that the right reading explains
 _SHARE_UNCLEAR = 0.8  # the same of one that does not tell classes apart
+_EASIER = 0.05  # what a reading that does not tell classes apart has to be better
+_CLEARLY = 0.95  # of the masks that another gt explains, the share that another label must explain
 _AS_TAKEN = 0.35  # at most this share is right as the labels are taken
+_SOUND = 0.5  # this share is right of labels that need no further look
 _LEAST = 5  # masks
 _CHANCE = 1e-3  # that any reading explains as much by chance
 
@@ -58,11 +62,20 @@ def judge(
     taken: Reading,
 ) -> Doubt | None:
     """What looks like labels of another kind; None where they may be what they are taken for."""
-    fitting, words = _fitting(masks, space)
+    of_gt = _other_gt(masks, space, readings, taken)
+    fitting, words = _fitting([mask for mask in masks if mask.gt_class in space.ids])
     as_taken = _fit(taken, fitting)
     fits = [_fit(reading, fitting) for reading in readings if reading.name != taken.name]
     fits = [fit for fit in fits if _explains(fit, as_taken, space, len(readings))]
-    best = min(fits, key=lambda fit: (-round(fit.mean, 9), bool(fit.reading.unclear)), default=None)
+    # Not to tell classes apart makes it easier to be right.
+    best = max(
+        fits,
+        key=lambda fit: (round(fit.mean - _EASIER * bool(fit.reading.unclear), 9), fit.right),
+        default=None,
+    )
+    # Where both sides may be the wrong one it is the predictions, which are easier to mend.
+    if of_gt is not None and (best is None or best.right < _CLEARLY * of_gt.right):
+        return _of_gt(of_gt, masks, space, taken)
     if best is not None:
         alike = [fit.reading for fit in fits if (fit.right, fit.mean) == (best.right, best.mean)]
         return _of_reading(best, alike, as_taken, words, listed, space)
@@ -71,27 +84,63 @@ def judge(
     return _none_counts(listed, fitting, space, readings, taken)
 
 
-def _fitting(masks: Sequence[MaskSeen], space: InstanceSpace) -> tuple[list[MaskSeen], str]:
+def are_as_taken(masks: Sequence[MaskSeen], space: InstanceSpace, taken: Reading) -> bool:
+    """Whether enough masks have the label of their instance."""
+    fitting, _ = _fitting([mask for mask in masks if mask.gt_class in space.ids])
+    fit = _fit(taken, fitting)
+    return fit.right >= _LEAST and fit.mean >= _SOUND
+
+
+def _other_gt(
+    masks: Sequence[MaskSeen], space: InstanceSpace, readings: Sequence[Reading], taken: Reading
+) -> _Fit | None:
+    """The reading of the ids in the gt under which the labels are right, if they are not under raw ids."""
+    fitting, _ = _fitting(masks)
+    as_taken = _fit(taken, fitting)
+    fits = [
+        _fit(taken, fitting, of_gt=reading)
+        for reading in readings
+        if reading.name != RAW and not reading.unclear
+    ]
+    fits = [fit for fit in fits if _explains(fit, as_taken, space, len(readings))]
+    return max(fits, key=lambda fit: (round(fit.mean, 9), fit.right), default=None)
+
+
+def _of_gt(fit: _Fit, masks: Sequence[MaskSeen], space: InstanceSpace, taken: Reading) -> Doubt:
+    fitting, words = _fitting(masks)
+    name = fit.reading.name
+    return Doubt(
+        kind="instances",
+        message=f"the ids in the ground truth are {_called(name)}, not raw ids",
+        evidence=f"of {fit.masks} masks that {words}, {fit.right} have its label if the ground truth is "
+        f"read as {name} * 1000 + n, {_fit(taken, fitting).right} if as id * 1000 + n",
+        fix=rewrite(fit.reading, space),
+        certain=True,
+    )
+
+
+def _fitting(masks: Sequence[MaskSeen]) -> tuple[list[MaskSeen], str]:
     """The masks that say something of labels, and what they are in words."""
-    known = [mask for mask in masks if mask.gt_class in space.ids]
-    fitting = [mask for mask in known if mask.iou >= _FITS]
+    fitting = [mask for mask in masks if mask.iou >= _FITS]
     if len(fitting) >= _ENOUGH:
         return fitting, "fit a ground-truth instance"
-    return [mask for mask in known if max(mask.iou, mask.share) >= _FITS], "lie on a ground-truth instance"
+    return [mask for mask in masks if max(mask.iou, mask.share) >= _FITS], "lie on a ground-truth instance"
 
 
-def _fit(reading: Reading, masks: Sequence[MaskSeen]) -> _Fit:
+def _fit(reading: Reading, masks: Sequence[MaskSeen], *, of_gt: Reading | None = None) -> _Fit:
+    """How well a reading of labels explains them; with `of_gt`, how well that of the gt's ids does."""
     of_class: defaultdict[int, list[bool]] = defaultdict(list)
     of_label: defaultdict[int, list[bool]] = defaultdict(list)
     for mask in masks:
-        right = mask.gt_class in reading.classes.get(mask.label, ())
+        known = (mask.gt_class,) if of_gt is None else of_gt.classes.get(mask.gt_class, ())
+        right = bool(set(known) & set(reading.classes.get(mask.label, ())))
         of_class[mask.gt_class].append(right)
         of_label[mask.label].append(right)
     # A class of a single mask is a coin's toss, unless there is nothing else.
     several = [some for some in of_class.values() if len(some) > 1]
     judged = several if len(several) > 1 else list(of_class.values())
     return _Fit(
-        reading,
+        reading if of_gt is None else of_gt,
         masks=len(masks),
         right=sum(map(sum, of_class.values())),
         mean=math.fsum(sum(some) / len(some) for some in judged) / len(judged) if judged else 0.0,

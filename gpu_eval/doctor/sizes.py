@@ -9,7 +9,7 @@ or resized), so both are tried on a few images.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,19 +36,27 @@ MUCH_PADDING = 1.15
 LIKELY, CERTAIN, CERTAIN_RATIO = 0.004, 0.02, 0.7
 
 
+# What mends predictions whose rows became columns, by what happened to them.
+TURNS: Mapping[str, tuple[str, Callable[[Classes], Classes]]] = {
+    "transposed": ("ids.T", np.transpose),
+    "turned to the left": ("np.rot90(ids, -1)", lambda ids: np.rot90(ids, -1)),
+    "turned to the right": ("np.rot90(ids)", np.rot90),
+}
+
+
 @dataclass(frozen=True)
 class Picture:
     """A way in which a prediction may lie on its ground truth.
 
     `scale` is that of the prediction. `gt` and `pred` are the parts (top, left, height, width) of each that
-    show the same; with `transposed` the prediction's rows are columns first.
+    show the same; `turn` is one of TURNS, done to the prediction first.
     """
 
     name: str
     scale: float
     gt: tuple[float, float, float, float]
     pred: tuple[float, float, float, float]
-    transposed: bool = False
+    turn: str | None = None
 
 
 def judge_sizes(
@@ -112,8 +120,8 @@ def _doubt(
     pred_height, pred_width = pred_size
     top, left, rows, columns = (round(number) for number in picture.pred)
     mend = {}
-    if picture.name == "transposed":
-        fix = "write the rows as rows: ids.T"
+    if picture.turn is not None:
+        fix = f"write the rows as rows: {TURNS[picture.turn][0]}"
     elif picture.name.startswith("cropped"):
         fix = "predict the whole image: what lies outside the crop counts as missed"
     else:
@@ -142,8 +150,8 @@ def _pictures(gt_size: Size, pred_size: Size) -> Iterator[Picture]:
     """What two sizes may be but one picture resized."""
     (height, width), (pred_height, pred_width) = gt_size, pred_size
     if same_ratio(gt_size, (pred_width, pred_height)):
-        turned = (0, 0, pred_width, pred_height)
-        yield Picture("transposed", 1.0, (0, 0, height, width), turned, transposed=True)
+        for turn in TURNS:
+            yield Picture(turn, 1.0, (0, 0, *gt_size), (0, 0, pred_width, pred_height), turn)
     scales = {min(pred_height / height, pred_width / width), 1.0, 0.5, 2.0}
     for scale in sorted(scales):
         rows, columns = round(height * scale), round(width * scale)
@@ -175,8 +183,8 @@ def _places(rows: float, columns: float) -> Iterator[tuple[str, float, float]]:
 
 def _agreed(gt: Classes, pred: Classes, picture: Picture, n: int) -> tuple[int, int]:
     """How many labelled pixels of a grid over the shared part agree, and how many there are."""
-    if picture.transposed:
-        pred = pred.T
+    if picture.turn is not None:
+        pred = TURNS[picture.turn][1](pred)
     height, width = (min(GRID, max(1, int(size))) for size in picture.gt[2:])
 
     def grid(values: Classes, part: tuple[float, float, float, float]) -> Classes:

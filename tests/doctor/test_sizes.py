@@ -39,6 +39,22 @@ def test_region_that_is_told_holds_the_picture(tmp_path: Path) -> None:
     assert abs(top - 9) <= 4  # of the places that are tried, the nearest
 
 
+@pytest.mark.parametrize(
+    ("turn", "told"),
+    [(1, "turned to the left"), (-1, "turned to the right"), ("T", "transposed")],
+)
+def test_turned_maps_are_told_with_the_expression_that_turns_them_back(
+    turn: int | str, told: str, tmp_path: Path
+) -> None:
+    pairs = [(raw(gt), raw(pred)) for gt, pred in mix_ups.street(np.random.default_rng(3), 0.8)]
+    turned = [np.ascontiguousarray(pred.T if turn == "T" else np.rot90(pred, turn)) for _, pred in pairs]  # type: ignore[arg-type]
+    (doubt,) = doubts_of(Split("idd", [(gt, t) for (gt, _), t in zip(pairs, turned, strict=True)]), tmp_path)
+    assert told in doubt.message
+    assert doubt.certain
+    back = eval(doubt.fix.rsplit(": ", 1)[1], {"np": np, "ids": turned[0]})
+    assert np.array_equal(back, pairs[0][1])
+
+
 def test_one_cropped_map_among_many_is_doubted_not_refused(tmp_path: Path) -> None:
     pairs = [(raw(gt), raw(pred)) for gt, pred in mix_ups.street(np.random.default_rng(2), 0.9)]
     pairs[1] = (pairs[1][0], pairs[1][1][:, :300])

@@ -82,15 +82,18 @@ def make_images(count: int = 6, seed: int = 6) -> dict[str, Image]:
     return images
 
 
-def write(root: Path, images: Mapping[str, Image]) -> InstanceFiles:
-    """The images under `root`/gt and `root`/pred; masks of labels that are not evaluated are not written."""
+def write(root: Path, images: Mapping[str, Image], *, every_mask: bool = False) -> InstanceFiles:
+    """The images under `root`/gt and `root`/pred.
+
+    Masks of labels that are not evaluated are written with `every_mask` only.
+    """
     files = InstanceFiles(root, images)
     for number, image in enumerate(images.values()):
         lines = []
         for index, (mask, label, confidence) in enumerate(image.predictions):
             path = files.mask(number, index)
             path.parent.mkdir(parents=True, exist_ok=True)
-            if label in EVALUATED:
+            if every_mask or label in EVALUATED:
                 PIL.Image.fromarray(mask.astype(np.uint8) * 255).save(path)
             lines.append(f"{path.parent.name}/{path.name} {label} {confidence!r}\n")
         for path in (files.gt(number), files.listed(number)):
