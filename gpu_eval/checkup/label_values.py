@@ -29,6 +29,8 @@ BETTER = 0.15
 FEW_VOIDS = 3
 # Values from 1 are doubted where so many of the classes occur: a few do not show where counting begins.
 MOST_CLASSES = 0.6
+# From here on values are instance ids, id * 1000 + n.
+INSTANCES = 1000
 # Codecs and networks round heights and widths up to multiples of these.
 STEPS = (16, 32, 64, 128)
 # More is no padding: a network of square inputs answers in squares.
@@ -47,7 +49,7 @@ def value_doubts(space: LabelSpace, name: str, tally: Tally) -> list[Doubt]:
     better = _better(space, name, present - {255}, outside)
     if better is not None:
         return [_other_encoding(space, name, better, present - {255}, outside, tally)]
-    if outside:
+    if outside and (tally.refused or min(outside) >= INSTANCES):
         return [_strangers(name, outside, tally)]
     return []
 
@@ -155,12 +157,9 @@ def _strangers(name: str, outside: set[int], tally: Tally) -> Doubt:
     """Values that no encoding explains."""
     values = sorted(outside)
     share = float(tally.pixels[values].sum() / tally.pixels.sum())
-    likely, fix = "", "they count as void: map them to class ids"
-    if min(outside) >= 1000:
+    likely, fix = "", "map them to class ids"
+    if min(outside) >= INSTANCES:
         likely, fix = ": they look like instance ids, id * 1000 + n", "save the class of each pixel"
-    elif len(outside) >= 20 and share < 0.1:
-        likely = ": interpolation between labels makes such values"
-        fix = "resize label maps by nearest neighbour"
     return Doubt(
         kind="values",
         message=f"pixels whose values `{name}` does not have{likely}",
@@ -168,6 +167,20 @@ def _strangers(name: str, outside: set[int], tally: Tally) -> Doubt:
         f"{int(tally.in_files[values].max())} of {tally.maps} maps{_refused(tally)}",
         fix=fix,
         certain=tally.refused > 0,
+    )
+
+
+def _note_on_strangers(space: LabelSpace, name: str, tally: Tally) -> tuple[str, ...]:
+    """What is said of values that the encoding does not have, whatever they come from."""
+    table = space.encoding(name).table
+    values = [v for v in np.flatnonzero(tally.pixels).tolist() if v > 255 or table[v] > space.void]
+    if not values:
+        return ()
+    share = float(tally.pixels[values].sum() / tally.pixels.sum())
+    many = "; interpolation between labels makes so many" if len(values) >= 20 and share < 0.1 else ""
+    return (
+        f"{share:.2%} of the pixels have values that `{name}` does not have, and count as void: "
+        f"{listed(set(values))}{many}",
     )
 
 
@@ -339,7 +352,7 @@ def look_at_maps(
         endings=(suffix, space.pred_suffix, space.gt_suffix),
         doubts=tuple(doubts),
         facts=facts,
-        notes=notes,
+        notes=(*notes, *_note_on_strangers(space, encoding, tally)),
     )
 
 

@@ -152,9 +152,16 @@ class TestEncodings:
             for m in drawn([*range(26), 255])
         ]
         blurred = [np.asarray(Image.fromarray(m).resize((656, 369), Image.Resampling.BILINEAR)) for m in maps]
-        doubt = the_doubt(gpu_eval.check(write_maps(tmp_path / "p", blurred)))
-        assert "interpolation" in doubt.message
-        assert "nearest" in doubt.fix
+        found = gpu_eval.check(write_maps(tmp_path / "p", blurred))
+        assert found.ok
+        assert any("interpolation between labels makes so many" in note for note in found.notes)
+
+    def test_a_few_values_outside_are_said_and_not_doubted(self, tmp_path: Path) -> None:
+        maps = drawn(list(range(26)))
+        maps[0][:2] = 99
+        found = gpu_eval.check(write_maps(tmp_path / "p", maps))
+        assert found.ok
+        assert "0.93% of the pixels have values that `level3` does not have" in found.notes[0]
 
     def test_a_binary_mask_is_no_label_map(self, tmp_path: Path) -> None:
         doubt = the_doubt(gpu_eval.check(write_maps(tmp_path / "p", drawn([0, 255]))))

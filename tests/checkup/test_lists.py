@@ -263,6 +263,18 @@ class TestOptions:
         with pytest.raises(OptionError, match="only label maps"):
             check(write(tmp_path / "p", [12]), fix=tmp_path / "fixed")
 
-    def test_encoding_of_gt_has_no_meaning(self, tmp_path: Path) -> None:
+    def test_options_of_the_other_task_have_no_meaning(self, tmp_path: Path) -> None:
+        folder = write(tmp_path / "p", [12])
         with pytest.raises(OptionError, match="no meaning for instances"):
-            check(write(tmp_path / "p", [12]), gt_encoding="id")
+            check(folder, gt_encoding="id")
+        with pytest.raises(OptionError, match="no meaning for label maps"):
+            gpu_eval.check(folder, gt_factor=256)
+
+    def test_ground_truth_of_another_factor_is_read_by_it(self, instances: InstanceFiles) -> None:
+        for path in instances.gts.rglob("*.png"):
+            values = np.asarray(Image.open(path)).astype(np.uint32)
+            coded = np.where(values >= 1000, values // 1000 * 256 + values % 1000, values)
+            Image.fromarray(coded.astype(np.uint16)).save(path)
+        (doubt,) = check(instances.preds, gts=instances.gts).doubts
+        assert doubt.mend == {"gt_factor": "256"}
+        assert not check(instances.preds, gts=instances.gts, gt_factor=256).doubts
