@@ -67,21 +67,26 @@ def judge(
     as_taken = _fit(taken, fitting)
     fits = [_fit(reading, fitting) for reading in readings if reading.name != taken.name]
     fits = [fit for fit in fits if _explains(fit, as_taken, space, len(readings))]
-    # Not to tell classes apart makes it easier to be right.
-    best = max(
-        fits,
-        key=lambda fit: (round(fit.mean - _EASIER * bool(fit.reading.unclear), 9), fit.right),
-        default=None,
-    )
+    best = max(fits, key=lambda fit: _rank(fit, listed), default=None)
     # Where both sides may be the wrong one it is the predictions, which are easier to mend.
     if of_gt is not None and (best is None or best.right < _CLEARLY * of_gt.right):
         return _of_gt(of_gt, masks, space, taken)
     if best is not None:
-        alike = [fit.reading for fit in fits if (fit.right, fit.mean) == (best.right, best.mean)]
+        alike = [fit.reading for fit in fits if _rank(fit, listed) == _rank(best, listed)]
         return _of_reading(best, alike, as_taken, words, listed, space)
-    if listed.counted or not listed.skipped or listed.unknown:
+    if listed.counted or not listed.predictions:
         return None
-    return _none_counts(listed, fitting, space, readings, taken)
+    none = _none_counts(listed, fitting, space, readings, taken)
+    # Unknown labels are told line by line, unless something better can be said.
+    return none if none.mend or not listed.unknown else None
+
+
+def _rank(fit: _Fit, listed: Listed) -> tuple[float, int, int]:
+    """What makes one reading better than another: last, how many of all predictions it gives a class."""
+    # Not to tell classes apart makes it easier to be right.
+    mean = fit.mean - _EASIER * bool(fit.reading.unclear)
+    counted = sum(count for label, count in _labels(listed).items() if fit.reading.classes.get(label))
+    return round(mean, 9), fit.right, counted
 
 
 def are_as_taken(masks: Sequence[MaskSeen], space: InstanceSpace, taken: Reading) -> bool:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
+from gpu_eval.doctor.doubt import Doubt
+from gpu_eval.labels.instance_readings import choose_reading, load_readings
+from gpu_eval.labels.instance_space import load_instances
+from gpu_eval.metrics.matching import AREA
+from gpu_eval.runs.workers import make_workers
+from gpu_eval.tasks.instance import InstanceTask
 from tests.reference.instances import EVALUATED, Image, Mask, Prediction, class_of
+from tests.support.instance_split import InstanceFiles
 
 HEIGHT, WIDTH = 96, 128
 # Persons, riders, two-wheelers and cars are frequent, the others rare.
@@ -124,3 +133,38 @@ HONEST = (
     "tiny",
     "early epoch",
 )
+
+
+@cache
+def labels_in(name: str) -> dict[int, int]:
+    """The label of each evaluated class in an encoding; classes that it does not have are missing."""
+    reading = choose_reading(load_readings("idd", load_instances("idd")), name)
+    labels: dict[int, int] = {}
+    for value, classes in reading.classes.items():
+        labels |= dict.fromkeys(classes, value)
+    return labels
+
+
+def examine(files: InstanceFiles | Path, *, factor: int = 1000, encoding: str | None = None) -> list[Doubt]:
+    """What the doctor says of a split on disk, by IDD's rules; a folder holds gt and pred."""
+    gts, preds = (
+        (str(files / "gt"), str(files / "pred"))
+        if isinstance(files, Path)
+        else (str(files.gts), str(files.preds))
+    )
+    space = load_instances("idd")
+    readings = load_readings("idd", space)
+    task = InstanceTask(
+        space,
+        AREA,
+        gt_suffix=space.gt_suffix,
+        list_suffix=space.list_suffix,
+        gt_factor=factor,
+        reading=choose_reading(readings, encoding),
+        readings=readings,
+        void_on_error=False,
+    )
+    with make_workers("cpu", None, None) as workers:
+        listing = task.list_split(gts, preds, workers.open)
+        with workers.sight(gts, preds) as sight:
+            return list(task.examine(listing, sight))
