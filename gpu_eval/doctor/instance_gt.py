@@ -147,7 +147,10 @@ def without_instances(
         return Doubt("instances", f"{message}: {cause}", evidence, fix, certain=True)
     taken = _coding(gts, factor, raw)
     if taken.values >= _LEAST and taken.share <= _TAKEN:
-        fix = f"save instances of the evaluated classes, {_ids(space)}, as id * {factor} + n"
+        fix = (
+            f"save instances of the evaluated classes, {_ids(space)}, as id * {factor} + n, or give the "
+            "label table of this ground truth as --labels"
+        )
         return Doubt(
             "instances", f"{message}: its values are of no coding that is known", evidence, fix, certain=True
         )

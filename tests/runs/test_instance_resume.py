@@ -46,7 +46,7 @@ class TestOfAnotherCommand:
             ({"area": (100, 200)}, "area was [100.0, None]"),
             ({"on_error": "void"}, "void_on_error was False"),
             ({"shard_size": 2}, "shard_size was 1"),
-            ({"labels": "cityscapes", "gt_suffix": GT_SUFFIX}, "labels was"),
+            ({"labels": "cityscapes", "gt_suffix": GT_SUFFIX, "as_is": True}, "labels was"),
         ],
     )
     def test_other_option_is_named(
