@@ -10,6 +10,7 @@ from gpu_eval.errors import OptionError
 from gpu_eval.labels.instance_space import InstanceSpace
 from gpu_eval.labels.rows import FLAGS, VOID, Problems, level_numbers, read_row
 from gpu_eval.labels.table import read_table
+from gpu_eval.labels.words import did_you_mean, same_name, split_offset
 
 RAW = "id"
 
@@ -103,18 +104,23 @@ def load_readings(name_or_path: str | Path, space: InstanceSpace) -> tuple[Readi
 
 
 def choose_reading(readings: Iterable[Reading], name: str | None) -> Reading:
-    """The reading of that name; None: the raw ids.
+    """The reading of that name, in any of its spellings; None: the raw ids.
 
     Raises OptionError for a name that the table does not have.
     """
     by_name = {one.name: one for one in readings}
     wanted = RAW if name is None else name
+    shifted = None if wanted in by_name else split_offset(wanted)
+    base = same_name(shifted[0] if shifted else wanted, by_name)
+    if base is not None:
+        wanted = f"{base}{shifted[1]:+d}" if shifted else base
     if wanted not in by_name:
         unshifted = ", ".join(one for one in by_name if one[-2:] not in ("+1", "-1"))
         raise OptionError(
             "the label table has no such encoding of instance labels",
             found=wanted,
             expected=f"one of {unshifted}; or a column with +1 or -1, as id+1",
+            fix=did_you_mean(wanted, by_name),
         )
     return by_name[wanted]
 

@@ -10,6 +10,8 @@ import pytest
 import gpu_eval
 from gpu_eval.errors import LabelTableError, OptionError
 from gpu_eval.labels import LabelSpace, as_labels, load_labels
+from gpu_eval.labels.instance_readings import choose_reading, load_readings
+from gpu_eval.labels.instance_space import load_instances
 from tests.labels.conftest import Write
 
 SPACES = {name: load_labels(name) for name in ("idd", "idd-lite", "cityscapes")}
@@ -153,3 +155,12 @@ def test_offsets_count_in_meters() -> None:
     for encoding, pred in (("level3+1", gt + 1), ("level3-1", gt - 1)):
         matrix = gpu_eval.confusion_matrix(gt, pred, pred_encoding=encoding)
         assert matrix.trace() == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("level3Ids", "level3"), ("csTrainIds", "cs_train"), ("ID+1", "id+1"), ("from 0", "from0")],
+)
+def test_labels_of_instances_have_the_same_spellings(given: str, name: str) -> None:
+    readings = load_readings("idd", load_instances("idd"))
+    assert choose_reading(readings, given).name == name
