@@ -218,7 +218,7 @@ def show_board(table: pa.Table, output: str) -> None:
         return
     head, rows = leaderboard_files.lay_out(table, short=True)
     sorted_by = leaderboard_files.sorted_title(table)
-    spare = {"fingerprints": 4, "provenance": 3, "images": 1, "sizes": 1}
+    spare = {"fingerprints": 4, "provenance": 3, "images": 1, "sizes": 2}
     if all(row["classes_in_mean"] == row["classes"] for row in table.to_pylist()):
         spare["classes"] = 4  # a mean over all classes needs no mark
     else:

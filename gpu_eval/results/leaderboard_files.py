@@ -25,7 +25,7 @@ from gpu_eval.results.leaderboard import INTERVALS, SORTED_BY
 from gpu_eval.storage import write, write_table
 
 # Columns set flush left.
-TEXTS = ("method", "intervals", "provenance", "fingerprints")
+TEXTS = ("method", "doubts", "intervals", "provenance", "fingerprints")
 
 # Hex digits of a fingerprint that people compare.
 _SHORT = 8
@@ -64,6 +64,8 @@ def lay_out(board: pa.Table, *, short: bool = False) -> tuple[tuple[str, ...], l
         ("range", _range),
         ("method", _method),
     ]
+    if any(row["doubts"] for row in rows):  # beside the name: nobody scrolls to it
+        columns.append(("doubts", _doubts))
     for field in board.schema:
         title = field.metadata.get(b"title", b"").decode()
         filled = f"{field.name}_low" in board.column_names or any(row[field.name] is not None for row in rows)
@@ -71,12 +73,8 @@ def lay_out(board: pa.Table, *, short: bool = False) -> tuple[tuple[str, ...], l
             columns.append((title, _score(field.name)))
     columns += [] if short else [("intervals", _intervals)]
     columns += [("classes", _classes)]
-    if len({row["sizes"] for row in rows if row["sizes"]}) > 1:
+    if any(row["sizes"] for row in rows):
         columns.append(("sizes", lambda row: Cell((row["sizes"] or "").replace(", ", "\n"))))
-    if any(row["doubts"] for row in rows):
-        columns.append(
-            ("doubts", lambda row: Cell("DOUBT", reason=row["doubts"]) if row["doubts"] else Cell(""))
-        )
     columns += [("images", _images), ("provenance", _provenance), ("fingerprints", _fingerprints)]
     laid = [Row(_kind(row), tuple(cell(row) for _, cell in columns)) for row in rows]
     return tuple(title for title, _ in columns), laid
@@ -171,6 +169,10 @@ def _score(name: str) -> Callable[[dict[str, Any]], Cell]:
 
 def _intervals(row: dict[str, Any]) -> Cell:
     return Cell(row["units"] or "", row["interval_method"] or "")
+
+
+def _doubts(row: dict[str, Any]) -> Cell:
+    return Cell("DOUBT", reason=row["doubts"]) if row["doubts"] else Cell("")
 
 
 def _classes(row: dict[str, Any]) -> Cell:

@@ -266,7 +266,7 @@ class TestFiles:
         assert page.open == []
         head = [cell for cell in page.rows[0] if cell]
         assert head[:5] == ["rank", "range", "method", "AP", "AP50"]
-        assert head[5:] == ["intervals", "classes", "images", "provenance", "fingerprints"]
+        assert head[5:] == ["intervals", "classes", "sizes", "images", "provenance", "fingerprints"]
         best = next(row for row in page.rows if row[0] == "1")
         row = next(row for row in rows_of(runs) if row["rank"] == 1)
         shown = [f"{row[n]:.4f}[{row[f'{n}_low']:.3f}, {row[f'{n}_high']:.3f}]" for n in ("ap", "ap50")]
