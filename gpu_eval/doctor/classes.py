@@ -7,9 +7,12 @@ import numpy.typing as npt
 
 from gpu_eval.doctor.doubt import Doubt
 from gpu_eval.labels import LabelSpace
+from gpu_eval.labels.table import MASK
 
 # So much void in the ground truth asks for a reason where a class is missing.
 MUCH_VOID = 0.25
+# Of two classes one is nothing: then any is too much.
+ANY_VOID = 0.005
 
 
 def judge_total(total: npt.NDArray[np.int64], space: LabelSpace) -> list[Doubt]:
@@ -51,19 +54,29 @@ def judge_classes(
     absent = [c for c in range(n) if c not in there]
     void = np.where(gt_table >= n, gts, 0)
     value = int(np.argmax(void))
-    if pixels == 0 or not absent or void[value] < MUCH_VOID * pixels:
+    much = ANY_VOID if n == 2 else MUCH_VOID
+    if pixels == 0 or not absent or void[value] < much * pixels:
         return []
     in_gt = {int(c) for c in gt_table[gts > 0] if c < n}
+    name = space.names[absent[0]]
+    fix = f"if {value} is the class `{name}`, write a label table that gives it the id {value}, as --labels"
+    mend = {}
+    if value == 255 and MASK in space.encodings:
+        # Predictions that are 0 everywhere are the same in both.
+        sides = ["gt", "pred"] if not preds[1:255].any() else ["gt"]
+        mend = {f"{side}_encoding": MASK for side in sides}
+        options = " ".join(f"--{side}-encoding {MASK}" for side in sides)
+        fix = f"give {options}, which reads 0 and 255 as the two classes, or {fix}"
     ids = np.flatnonzero(gt_table == absent[0])
     expected = f"; it has the value {ids[0]}" if len(absent) == 1 and ids.size else ""
     return [
         Doubt(
             "classes",
-            f"{_never_occur(space, absent)}, "
-            f"and the value {value}, which is void, makes up much of the ground truth",
+            f"{_never_occur(space, absent)}, and the value {value}, which is void, makes up "
+            f"{'some' if n == 2 else 'much'} of the ground truth",
             f"{value} covers {void[value] / pixels:.0%} of the ground truth{expected}",
-            f"if {value} is the class `{space.names[absent[0]]}`, write a label table that gives it the id "
-            f"{value}, and give that as --labels",
+            fix,
             certain=len(in_gt) == 1 and n > 1,
+            mend=mend,
         )
     ]

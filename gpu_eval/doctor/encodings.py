@@ -201,7 +201,8 @@ class _Judge:
             # Ground truth is made with care: under the reading that was meant, nothing of it is left out.
             shows = now.strange >= STRANGE and other.strange <= KNOWN
             both = other.pred is not self.preds[0]
-            if other.gt_outside > KNOWN or (not shows and (both or found.weight < CERTAIN_WEIGHT)):
+            worse = other.gt_outside > KNOWN or other.strange > now.strange + KNOWN
+            if worse or (not shows and (both or found.weight < CERTAIN_WEIGHT)):
                 return False
         strange = (now.pred_outside >= STRANGE and other.pred_outside <= KNOWN) or (
             now.gt_outside >= STRANGE and other.gt_outside <= KNOWN

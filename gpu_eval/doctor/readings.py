@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_eval.labels import BUNDLED, LabelSpace, Level, load_labels
+from gpu_eval.labels.table import MASK
 
 Table = npt.NDArray[np.uint16]
 
@@ -89,7 +90,7 @@ def _all(space: LabelSpace, used: str) -> Iterator[Reading]:
         table[255] = n
         yield Reading(f"level{level.number}", level, table, None)
     for name in names:
-        if name != "submission":  # which is a shift itself
+        if name not in ("submission", MASK):  # a shift itself, and no numbers
             for by in (1, -1):
                 shifted = f"{name}{by:+d}"
                 yield Reading(shifted, finest, extended(space.encoding(shifted).table), shifted)

@@ -36,6 +36,9 @@ from gpu_eval.labels.words import did_you_mean, same_name
 
 MAX_CLASSES = 256
 
+# The encoding of two classes as black and white: 0 is the first, 255 the second, and nothing is void.
+MASK = "mask"
+
 
 @dataclass(frozen=True)
 class Convention:
@@ -115,7 +118,10 @@ def numbered_labels(n: int) -> LabelSpace:
     return LabelSpace(
         name=f"{n} classes",
         levels=(Level(1, tuple(str(c) for c in range(n)), own, own),),
-        encodings={"id": Encoding("id", table)},
+        encodings={
+            "id": Encoding("id", table),
+            **({MASK: _black_and_white()} if n == 2 else {}),
+        },
         default_encoding="id",
         gt_suffix=".png",
         pred_suffix=".png",
@@ -377,6 +383,8 @@ def _encodings(
             )
         elif usable:
             ambiguous[name] = _encoding(name, n, reversed([(raw, target) for raw, target, _ in pairs]))
+    if n == 2 and flat and not is_class_255:
+        encodings.setdefault(MASK, _black_and_white())
     if n + 1 <= VOID:  # beyond that a class would need the value 255
         pairs_ = [*((c + 1, c) for c in range(n)), (n + 1, n)]
         encodings["submission"] = _encoding("submission", n, pairs_)
@@ -394,6 +402,10 @@ def _clashes(pairs: list[tuple[int, int, Row]]) -> list[tuple[Row, Row]]:
         if before[0] != target:
             clashes.append((row, before[1]))
     return clashes
+
+
+def _black_and_white() -> Encoding:
+    return _encoding(MASK, 2, [(0, 0), (VOID, 1)], is_class_255=True)
 
 
 def _encoding(name: str, n: int, pairs: Iterable[tuple[int, int]], *, is_class_255: bool = False) -> Encoding:

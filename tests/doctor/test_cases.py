@@ -79,6 +79,10 @@ CASE: dict[str, Case] = {
         ("`foreground` of bin01 never occurs", "255, which is void", "gives it the id 255", "--labels"),
         "--labels bin255.csv", 0.2352,
     ),
+    "D1 the same, by the encoding": Case(
+        "score bin_gt bin_nothing --labels bin01.csv", 2, ("give --gt-encoding mask --pred-encoding mask",),
+        "--gt-encoding mask --pred-encoding mask", 0.2352,
+    ),
     "D2 maps 0/255, foreground,255": Case(
         "score bin_gt bin_nothing --labels bin255.csv", 0, (), None, 0.2352
     ),

@@ -37,6 +37,37 @@ def test_class_that_never_occurs_beside_much_void_is_refused_and_named(binary: P
     assert not (binary / "run").exists()
 
 
+def test_encoding_that_is_advised_reads_black_and_white(binary: Path) -> None:
+    run = gpu_eval.score(
+        binary / "gt", binary / "pred", out=binary / "run", labels=binary / "01.csv", gt_encoding="mask",
+        pred_encoding="mask",
+    )  # fmt: skip
+    assert run.classes["iou"].to_pylist()[1] == 0.0
+    assert run.doubts == ()
+
+
+def test_black_and_white_predictions_of_ids_are_named(binary: Path) -> None:
+    for i in range(3):
+        values = np.array(Image.open(binary / "gt" / f"{i}.png"))
+        Image.fromarray(values).save(binary / "pred" / f"{i}.png")
+        Image.fromarray((values > 0).astype(np.uint8)).save(binary / "gt" / f"{i}.png")
+    with pytest.raises(errors.Doubtful, match=r"look like `mask`, not `id`.*--pred-encoding mask"):
+        gpu_eval.score(binary / "gt", binary / "pred", out=binary / "run", labels=binary / "01.csv")
+    run = gpu_eval.score(
+        binary / "gt", binary / "pred", out=binary / "run", labels=binary / "01.csv", pred_encoding="mask"
+    )
+    assert run.miou() == 1.0
+
+
+def test_little_foreground_is_enough_to_ask_for_it(binary: Path) -> None:
+    for i in range(3):
+        values = np.zeros((32, 32), np.uint8)
+        values[:5, :5] = 255
+        Image.fromarray(values).save(binary / "gt" / f"{i}.png")
+    with pytest.raises(errors.Doubtful, match="give --gt-encoding mask --pred-encoding mask"):
+        gpu_eval.score(binary / "gt", binary / "pred", out=binary / "run", labels=binary / "01.csv")
+
+
 def test_table_that_gives_it_the_value_counts_it(binary: Path) -> None:
     (binary / "0255.csv").write_text("name,id,ignore_in_eval\nbackground,0,0\nforeground,255,0\n")
     run = gpu_eval.score(binary / "gt", binary / "pred", out=binary / "run", labels=binary / "0255.csv")
