@@ -24,7 +24,7 @@ _FIRST_IMAGES, _FIRST_MASKS = 4, 8
 # Otherwise so many masks of each image of the sample, and more where there are few images.
 _MASKS, _MASKS_IN_ALL = 12, 96
 _BATCH = 64  # gts that are scanned at a time
-_SWAPPED = 0.9  # of all lines
+_SWAPPED = 0.75  # of all lines: a confidence per cent may look like a label
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _swapped(listed: Listed) -> Doubt | None:
     return Doubt(
         kind="order",
         message="in the lists the confidence stands before the label",
-        evidence=f"in {listed.swapped} of {listed.predictions} lines the second field is from 0 to 1 and the "
+        evidence=f"in {listed.swapped} of {listed.predictions} lines the second field is a fraction and the "
         f"third is a label id; the first: {listed.first_swapped}",
         fix="write each line as `mask.png labelID confidence`",
         certain=True,

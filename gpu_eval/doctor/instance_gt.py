@@ -25,6 +25,7 @@ _OTHER, _TAKEN = 0.98, 0.9  # the share another coding explains at least, the on
 _LEAST = 5  # values
 _SPARSE = 20  # numbers of a class in an image may have so many gaps, and as many again as there are instances
 _LABEL_MAPS = 3  # images with plain ids of evaluated classes, and no instance in any: maps of labels
+_STRANGE = 3  # values below 256 that are no ids: whatever the file's bits, they were cut
 _DEPTH = 24  # where the IHDR chunk of a PNG has the bits of a sample
 
 
@@ -142,8 +143,10 @@ def without_instances(
     evidence = f"{_range(gts)} in {images}, {bits} bits in {name}; {expected}"
     labelled = sum(any(value in space.ids for value in gt.values) for gt in gts)
     raw = next(reading for reading in readings if reading.name == RAW)
-    if max(every, default=0) < _PLAIN and bits <= 8 and every:
-        cause, fix = _of_bytes(every, raw, space)
+    strange = every - set(raw.classes) - {255}
+    if every and max(every) < _PLAIN and (bits <= 8 or len(strange) >= _STRANGE):
+        how = "it is saved with 8 bits" if bits <= 8 else "it went through 8 bits"
+        cause, fix = _of_bytes(every, raw, space, how)
         return Doubt("instances", f"{message}: {cause}", evidence, fix, certain=True)
     taken = _coding(gts, factor, raw)
     if taken.values >= _LEAST and taken.share <= _TAKEN:
@@ -168,7 +171,7 @@ _MAP = "it is a label map, not a map of instances"
 _MAP_FIX = "give the maps of instances (16-bit, id * 1000 + n); --gt-suffix names how their files end"
 
 
-def _of_bytes(values: set[int], raw: Reading, space: InstanceSpace) -> tuple[str, str]:
+def _of_bytes(values: set[int], raw: Reading, space: InstanceSpace, how: str) -> tuple[str, str]:
     """What became of instances in 8 bits, and what mends it."""
     fix = "save it again as 16-bit grey: Image.fromarray(values.astype('uint16'))"
     things = sorted(raw.things)
@@ -176,15 +179,15 @@ def _of_bytes(values: set[int], raw: Reading, space: InstanceSpace) -> tuple[str
     known = set(raw.classes)
     unknown = values - known - {255}
     if unknown and unknown <= high:
-        return "it is saved with 8 bits, and the values are divided by 256", fix
+        return f"{how}, and the values are divided by 256", fix
     if unknown:
-        return "it is saved with 8 bits, and the values are cut to their remainder by 256", fix
+        return f"{how}, and the values are cut to their remainder by 256", fix
     plain = len(values & set(space.ids))
     if plain > 1 or (plain and 255 not in values):
         return _MAP, _MAP_FIX
     if 255 in values:
-        return "it is saved with 8 bits, and the values are cut at 255", fix
-    return "it is saved with 8 bits, which hold no instance", fix
+        return f"{how}, and the values are cut at 255", fix
+    return f"{how}, which hold no instance", fix
 
 
 def _depth(entry: Entry, source: Source) -> tuple[str, int]:

@@ -161,7 +161,9 @@ def _parse_line(
         )
     else:
         whole, is_cut = int(label), not label.is_integer()
-        is_swapped = 0 <= label <= 1 and confidence in reading.classes
+        # Confidences are fractions of 1, or per cent.
+        no_label = 0 <= label <= 1 or is_cut or whole not in reading.classes
+        is_swapped = no_label and label <= 100 and confidence in reading.classes
         read = Line(at, mask, whole, confidence, line, is_cut, reading.classes.get(whole, ()), is_swapped)
         unknown = label_problem(whole, space, reading)
         if unknown is None:
