@@ -110,8 +110,11 @@ def encoder(space: LabelSpace, encoding: str, rng: np.random.Generator) -> Map:
         coarse = {c: i for i, group in enumerate(level.groups) for c in group}
         return np.array([*(coarse.get(c, 255) for c in range(space.n_classes)), 255], np.uint8)
     name, by = (encoding[:-2], int(encoding[-2:])) if encoding[-2:] in ("+1", "-1") else (encoding, 0)
-    table = (space.encodings.get(name) or space.ambiguous[name]).table
-    values = [np.flatnonzero(table == c) for c in range(space.n_classes)]
+    if name in space.ambiguous:
+        shared = space.ambiguous[name]
+        values = [np.array([v for v in shared if c in shared[v]]) for c in range(space.n_classes)]
+    else:
+        values = [np.flatnonzero(space.encodings[name].table == c) for c in range(space.n_classes)]
     raw = [(int(rng.choice(v)) + by) % 256 if v.size else 255 for v in values]
     return np.array([*raw, 255], np.uint8)
 

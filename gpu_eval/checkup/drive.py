@@ -224,15 +224,15 @@ def _plan(
 ) -> fixing.Plan:
     """What is certain: what ground truth shows, what the user says, and doubts that are."""
     encoding = correctable.encoding
-    region = None
+    regions: dict[tuple[int, int], fixing.Region] = {}
     for doubt in doubts:
         if not (doubt.certain or with_gts):
             continue
         if "pred_encoding" in doubt.mend:
             encoding = correctable.space.encoding(doubt.mend["pred_encoding"]).name
-        if "pred_region" in doubt.mend and region is None:
-            region = fixing.parse_region(doubt.mend["pred_region"])
-    return fixing.Plan(encoding, region, renames)
+        if "pred_region" in doubt.mend:
+            regions |= fixing.parse_regions(doubt.mend["pred_region"])
+    return fixing.Plan(encoding, regions, renames)
 
 
 def _score_fixed(

@@ -23,16 +23,19 @@ SHOWN = 10
 FILES_PER_TURN, FILES_PER_BLOCK = 4, 256
 
 
+Region = tuple[int, int, int, int]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be mended.
 
-    `encoding` is what the maps are in. `region` is (top, left, height, width), the part to keep of maps that
-    are larger. `renames` has new names by name.
+    `encoding` is what the maps are in. `regions` are (top, left, height, width), the part to keep of maps of
+    a size (height, width). `renames` has new names by name.
     """
 
     encoding: str
-    region: tuple[int, int, int, int] | None = None
+    regions: Mapping[tuple[int, int], Region] = field(default_factory=dict)
     renames: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -42,10 +45,15 @@ class _Outcome:
     why_not: str | None = None  # why the file was copied although something is wrong with it
 
 
-def parse_region(text: str) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a doubt's "pred_region"."""
-    top, left, height, width = (int(part) for part in text.split(","))
-    return top, left, height, width
+def parse_regions(text: str) -> dict[tuple[int, int], Region]:
+    """(top, left, height, width) by (height, width), of a doubt's "pred_region"."""
+    regions = {}
+    for one in text.split(";"):
+        size, _, region = one.partition(":")
+        width, height = (int(part) for part in size.split("x"))
+        top, left, rows, columns = (int(part) for part in region.split(","))
+        regions[height, width] = (top, left, rows, columns)
+    return regions
 
 
 def check_target(target: str, preds: str) -> Path:
@@ -206,11 +214,9 @@ def _mender(plan: Plan, space: LabelSpace) -> Callable[[memoryview, str], tuple[
             if rewrite:
                 values = raw[classes]
                 what.append(f"was in `{plan.encoding}`")
-        if plan.region is not None and values.shape != plan.region[2:]:
-            top, left, height, width = plan.region
-            if top + height > values.shape[0] or left + width > values.shape[1]:
-                size = f"{values.shape[1]}x{values.shape[0]}"
-                return None, _Outcome(why_not=f"{size} is not the size of padded maps")
+        region = plan.regions.get((values.shape[0], values.shape[1]))
+        if region is not None:
+            top, left, height, width = region
             values = values[top : top + height, left : left + width].copy()
             what.append("was padded")
         return (values, _Outcome(tuple(what))) if what else (None, _Outcome())

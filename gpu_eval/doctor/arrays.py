@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_eval.doctor.classes import judge_classes
 from gpu_eval.doctor.doubt import Doubt
 from gpu_eval.doctor.encodings import judge_encodings
 from gpu_eval.doctor.readings import VALUES
@@ -42,7 +43,8 @@ class Sample:
 
     def doubts(self, space: LabelSpace, gt_encoding: str, pred_encoding: str) -> list[Doubt]:
         """What looks like a mix-up in it."""
-        return judge_encodings(self.joint, space, gt_encoding, pred_encoding)
+        found = judge_encodings(self.joint, space, gt_encoding, pred_encoding)
+        return found or judge_classes(self.joint, space, gt_encoding, pred_encoding)
 
 
 def _raw(values: Integers) -> npt.NDArray[np.int64]:

@@ -22,7 +22,7 @@ def judge_total(total: npt.NDArray[np.int64], space: LabelSpace) -> list[Doubt]:
     """
     void, pixels = int(total[-1].sum()), int(total.sum())
     absent = [c for c in range(space.n_classes) if not total[c].any() and not total[:, c].any()]
-    if pixels == 0 or not absent or void < MUCH_VOID * pixels:
+    if space.has_void or pixels == 0 or not absent or void < MUCH_VOID * pixels:
         return []
     return [
         Doubt(
@@ -44,7 +44,8 @@ def judge_classes(
 ) -> list[Doubt]:
     """A class of the table that occurs on neither side, while one raw value makes much of the gt void.
 
-    `joint` as in `judge_encodings`. Certain where a single class is left: its IoU says nothing then.
+    `joint` as in `judge_encodings`. Nothing is said of tables with void labels of their own: there void is
+    meant. Certain where a single class is left: its IoU says nothing then.
     """
     n = space.n_classes
     gts, preds = joint.sum(axis=1)[:256], joint.sum(axis=0)[:256]
@@ -55,7 +56,7 @@ def judge_classes(
     void = np.where(gt_table >= n, gts, 0)
     value = int(np.argmax(void))
     much = ANY_VOID if n == 2 else MUCH_VOID
-    if pixels == 0 or not absent or void[value] < much * pixels:
+    if space.has_void or pixels == 0 or not absent or void[value] < much * pixels:
         return []
     in_gt = {int(c) for c in gt_table[gts > 0] if c < n}
     name = space.names[absent[0]]

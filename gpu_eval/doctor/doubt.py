@@ -23,7 +23,8 @@ class Doubt:
     is refused unless the user says to score it as it is.
 
     `mend` says the same as `fix` to programs: keyword arguments of `score` ("pred_encoding": "train"), or
-    "pred_region": "top,left,height,width", the part of each prediction that shows what its gt shows.
+    "pred_region": "WIDTHxHEIGHT:top,left,height,width;...", the part of each prediction of that size that
+    shows what its gt shows.
     """
 
     kind: str

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from gpu_eval.doctor.agreement import ENOUGH, Agreement, agreement, best_relabelling
 from gpu_eval.doctor.doubt import Doubt
-from gpu_eval.doctor.readings import Reading, readings
+from gpu_eval.doctor.readings import OWN, Reading, readings
 from gpu_eval.labels import LabelSpace, Level
 
 Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 # Agreement that leaves nothing to doubt, whatever else the values could mean.
 GOOD = 0.8
@@ -27,6 +28,8 @@ SHOWN_BY, CLEAR = 5, 0.5
 STRANGE, KNOWN = 0.01, 0.002
 # What every split of streets has much of, if it is not misread.
 STREETS, NO_ROAD, ROAD = "road", 0.002, 0.1
+# Where a reading keeps values that are void, it must give so much more of gt a class.
+EXPLAINED = 0.1
 # A value of a smaller share of gt is not counted as seen.
 SPECK = 0.0005
 STRANGE_WEIGHT, STRANGE_GAIN = 0.05, 0.03
@@ -163,11 +166,16 @@ class _Judge:
             other = self._judged(gt, pred)
             keeps = other.found.kappa >= 0.85 * now.found.kappa and other.found.weight >= LIKELY_WEIGHT
             part = self._part_used(gt)
-            if other.strange > KNOWN or not keeps or part <= self._part_used(self.gts[0]):
+            if not keeps or part <= self._part_used(self.gts[0]):
+                continue
+            # Labels that a benchmark ignores are void, and yet meant.
+            more = other.gt_outside <= KNOWN and other.found.labelled >= now.found.labelled + EXPLAINED
+            if other.strange > KNOWN and not more:
                 continue
             if now.strange < STRANGE and self._road(gt) < ROAD:
                 continue
             part /= TWICE if gt.name.endswith(("+1", "-1")) else 1.0
+            part /= TWICE if self._road(gt) < ROAD else 1.0  # false where there is no such class
             if best is None or part > best[0]:
                 best = (part, other)
         return None if best is None else best[1]
@@ -201,8 +209,12 @@ class _Judge:
             # Ground truth is made with care: under the reading that was meant, nothing of it is left out.
             shows = now.strange >= STRANGE and other.strange <= KNOWN
             both = other.pred is not self.preds[0]
-            worse = other.gt_outside > KNOWN or other.strange > now.strange + KNOWN
-            if worse or (not shows and (both or found.weight < CERTAIN_WEIGHT)):
+            worse = other.gt_outside > KNOWN or (other.strange > now.strange + KNOWN and not both)
+            # From nothing to this in so many classes: no chance brings that about, on both sides at once.
+            plain = found.weight >= CERTAIN_WEIGHT and (
+                not both or (now.found.weight <= NOT_AT_ALL and found.classes >= SHOWN_BY)
+            )
+            if worse or not (shows or plain):
                 return False
         strange = (now.pred_outside >= STRANGE and other.pred_outside <= KNOWN) or (
             now.gt_outside >= STRANGE and other.gt_outside <= KNOWN
@@ -235,7 +247,7 @@ class _Judge:
                 mend[f"{side}_encoding"] = other.option
         look = "looks" if sides == ["ground truth"] else "look"
         coarse = best.level is not self.finest
-        at = f" at level {best.level.number}" if coarse else ""
+        at = f" at level {best.level.number}" if coarse and best.level.number != OWN else ""
         evidence = (
             f"under {_and(names)} the agreement{at} is {best.found.miou:.2f}, "
             f"under {_and(used)} {now.found.miou:.2f}"
@@ -269,7 +281,7 @@ class _Judge:
             options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in mend.items())
             return mend, f"give {options}"
         own = f"level {self.finest.number}"
-        if best.level is not self.finest:
+        if best.level.number != OWN:
             return {}, f"write ids of {own}: a coarser id cannot be turned back into one"
         return {}, f"write ids of {own}: of these a value stands for several classes"
 
@@ -278,38 +290,52 @@ class _Judge:
 
     def mostly_outside(self) -> list[Doubt]:
         """Sides of which most pixels are no value of their encoding, whatever they may mean."""
-        doubts = []
-        for side, word, outside, used, values, counts in (
-            ("gt", "ground truth", self.used.gt_outside, self.gts[0], self.gt_values, self.joint.sum(axis=1)),
-            ("pred", "predictions", self.used.pred_outside, self.preds[0], self.pred_values,
-             self.joint.sum(axis=0)),
-        ):  # fmt: skip
-            if outside * 2 <= 1:
-                continue
-            others = [
-                (other, float(counts[other.table[values] <= other.n_classes].sum() / counts.sum()))
-                for other in (self.gts if side == "gt" else self.preds)[1:]
-                if other.option is not None
-            ]
-            known = [(other, share) for other, share in others if share > MOSTLY]
-            best = max(known, key=lambda pair: self._weight_of(side, pair[0]), default=None)
-            doubts.append(
-                Doubt(
-                    "encoding",
-                    f"most values of the {word} are neither a class nor void under `{used.name}`",
-                    f"{outside:.0%} of the pixels; values {shown_values(values)}",
-                    f"--{side}-encoding {best[0].name} would know {best[1]:.0%} of the pixels"
-                    if best
-                    else "write the ids of the label table",
-                    certain=True,
-                    mend={f"{side}_encoding": best[0].name} if best else {},
-                )
+        sides = [
+            (side, word, outside, values, counts)
+            for side, word, outside, values, counts in (
+                ("gt", "ground truth", self.used.gt_outside, self.gt_values, self.joint.sum(axis=1)),
+                ("pred", "predictions", self.used.pred_outside, self.pred_values, self.joint.sum(axis=0)),
             )
-        return doubts
+            if outside * 2 > 1
+        ]
+        if not sides:
+            return []
+        gts = self._knowing(self.gts, sides, "gt")
+        preds = self._knowing(self.preds, sides, "pred")
+        judged = [self._judged(gt, pred) for gt in gts for pred in preds]
+        best = max(judged, key=lambda one: one.weight, default=None)
+        fix, mend = "write the ids of the label table", {}
+        if best is not None and best.weight >= STRANGE_WEIGHT and best.gt.option and best.pred.option:
+            # Only what agreement speaks for is advised: many readings know all values.
+            if best.gt is not self.gts[0]:
+                mend["gt_encoding"] = best.gt.option
+            if best.pred is not self.preds[0]:
+                mend["pred_encoding"] = best.pred.option
+            options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in mend.items())
+            fix = f"give {options}, under which the agreement is {best.found.miou:.2f}"
+        words = " and of the ".join(word for _, word, *_ in sides)
+        shown = "; ".join(
+            f"{outside:.0%} of the pixels of the {word}, values {shown_values(values)}"
+            for _, word, outside, values, _ in sides
+        )
+        used = _and([(self.gts if side == "gt" else self.preds)[0].name for side, *_ in sides])
+        message = f"most values of the {words} are neither a class nor void under {used}"
+        return [Doubt("encoding", message, shown, fix, certain=True, mend=mend)]
 
-    def _weight_of(self, side: str, reading: Reading) -> float:
-        gt, pred = (reading, self.preds[0]) if side == "gt" else (self.gts[0], reading)
-        return self._judged(gt, pred).weight
+    def _knowing(
+        self, of_side: list[Reading], sides: list[tuple[str, str, float, Counts, Floats]], side: str
+    ) -> list[Reading]:
+        """The readings of a side that may be meant: the one in use, or those that know most of its values."""
+        outside = [(values, counts) for one, _, _, values, counts in sides if one == side]
+        if not outside:
+            return of_side[:1]
+        ((values, counts),) = outside
+        return [
+            reading
+            for reading in of_side[1:]
+            if reading.level is self.finest
+            and counts[reading.table[values] <= reading.n_classes].sum() > MOSTLY * counts.sum()
+        ]
 
     def relabelled(self) -> list[Doubt]:
         """Ids that no reading explains, but that some relabelling of the predictions would."""

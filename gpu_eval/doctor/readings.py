@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ Table = npt.NDArray[np.uint16]
 
 # Raw values in a joint count of a sample: those of a byte, and one for all above.
 VALUES = 257
+
+# The number of a level that a column makes, below those of the table.
+OWN = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +81,12 @@ def _all(space: LabelSpace, used: str) -> Iterator[Reading]:
         names = [space.default_encoding, *(name for name in names if name != space.default_encoding)]
     for name in names:
         yield Reading(name, finest, extended(space.encodings[name].table), name)
-    coarser = [f"level{level.number}" for level in space.levels[1:]]  # read at their own level, below
-    for name, encoding in space.ambiguous.items():
-        if name in coarser:
-            continue
-        yield Reading(name, finest, extended(encoding.table), None)
     for level in space.levels[1:]:
-        n = len(level.names)
-        table = np.full(VALUES, n + 1, np.uint16)
-        table[:n] = np.arange(n)
-        table[255] = n
-        yield Reading(f"level{level.number}", level, table, None)
+        yield from _of_level(f"level{level.number}", level, {c: c for c in range(len(level.names))})
+    for name, values in space.ambiguous.items():
+        if name not in [f"level{level.number}" for level in space.levels]:
+            level, group_of = _joined(space, values)
+            yield from _of_level(name, level, group_of)
     for name in names:
         if name not in ("submission", MASK):  # a shift itself, and no numbers
             for by in (1, -1):
@@ -96,6 +94,35 @@ def _all(space: LabelSpace, used: str) -> Iterator[Reading]:
                 yield Reading(shifted, finest, extended(space.encoding(shifted).table), shifted)
     if space.name == f"{space.n_classes} classes":
         yield from _bundled(space)
+
+
+def _of_level(name: str, level: Level, groups: Mapping[int, int]) -> Iterator[Reading]:
+    """Ids of a coarser level by raw value, and the same counted from 1, as category ids often are."""
+    n = len(level.names)
+    for by in (0, 1):
+        table = np.full(VALUES, n + 1, np.uint16)
+        table[255] = n
+        for value, group in groups.items():
+            table[value + by] = group
+        if by:
+            table[0] = n
+        yield Reading(f"{name}+1" if by else name, level, table, None)
+
+
+def _joined(space: LabelSpace, values: Mapping[int, tuple[int, ...]]) -> tuple[Level, dict[int, int]]:
+    """A column that does not tell classes apart as a level of its own: joined are those that share a value.
+
+    And the group of each value.
+    """
+    root = list(range(space.n_classes))
+    for classes in values.values():
+        roots = {root[c] for c in classes}
+        root = [min(roots) if r in roots else r for r in root]
+    named = sorted({root[classes[0]] for classes in values.values()})
+    groups = tuple(tuple(c for c in range(space.n_classes) if root[c] == r) for r in named)
+    names = tuple("/".join(space.names[c] for c in group) for group in groups)
+    level = Level(OWN, names, groups, groups)
+    return level, {value: named.index(root[classes[0]]) for value, classes in values.items()}
 
 
 def _bundled(space: LabelSpace) -> Iterator[Reading]:

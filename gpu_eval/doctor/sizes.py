@@ -8,17 +8,17 @@ or resized), so both are tried on a few images.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from gpu_eval.doctor.agreement import Counts, agreement
 from gpu_eval.doctor.doubt import Doubt, Sight
 from gpu_eval.doctor.maps import decoded
 from gpu_eval.engines.colours import Side
-from gpu_eval.engines.semantic import SemanticResult, make_job, same_ratio, to_classes
+from gpu_eval.engines.semantic import SemanticResult, joint_count, make_job, same_ratio, to_classes
 from gpu_eval.errors import InputError
 from gpu_eval.inputs.pairs import Pair
 from gpu_eval.labels import LabelSpace
@@ -27,14 +27,16 @@ Size = tuple[int, int]
 Classes = npt.NDArray[np.uint16]
 
 # Pairs that are decoded for it, and rows and columns of a pair that are compared.
-LOOKED_AT, GRID = 4, 360
+LOOKED_AT, GRID = 6, 360
+# What networks pad sides to, at least.
+MULTIPLE = 32
 # How much more a scaled picture must explain.
 UNSCALED = 0.02
 # Padding that keeps the ratio (480x360 to 512x384) is looked for up to this size.
 MUCH_PADDING = 1.15
-# Of the labelled pixels, how many more must agree for the other picture to be likely, and certain.
-LIKELY, CERTAIN, CERTAIN_RATIO = 0.004, 0.02, 0.7
-
+# How much more agreement (Cohen's kappa) makes the other picture likely, and certain; what it has at least.
+LIKELY, LIKELY_CROP, LEAST = 0.008, 0.05, 0.15
+CERTAIN, CERTAIN_RATIO = 0.03, 0.7
 
 # What mends predictions whose rows became columns, by what happened to them.
 TURNS: Mapping[str, tuple[str, Callable[[Classes], Classes]]] = {
@@ -59,6 +61,71 @@ class Picture:
     turn: str | None = None
 
 
+@dataclass
+class _Group:
+    """Predictions of one size for ground truth of one size, and how each picture fits those looked at.
+
+    `joints` are counts of classes (n + 2, n + 2), rows gt, by picture; None stands for the maps as they are.
+    """
+
+    gt_size: Size
+    pred_size: Size
+    pairs: list[Pair] = field(default_factory=list)
+    joints: dict[Picture | None, Counts] = field(default_factory=dict)
+
+    def look(self, gt: Classes, pred: Classes, n: int) -> None:
+        whole = Picture("as they are", 1.0, (0, 0, *self.gt_size), (0, 0, *self.pred_size))
+        for key, picture in [(None, whole), *((one, one) for one in _pictures(self.gt_size, self.pred_size))]:
+            counted = _joint(gt, pred, picture, n)
+            self.joints[key] = self.joints[key] + counted if key in self.joints else counted
+
+    def best(self) -> _Found | None:
+        """The picture that fits clearly better than the maps as they are."""
+        if None not in self.joints:
+            return None
+        now = agreement(self.joints[None])
+        labelled = self.joints[None][:-2].sum()
+        best: tuple[float, _Found] | None = None
+        for picture, joint in self.joints.items():
+            # Of a part that shows next to nothing, nothing can be said.
+            if picture is None or joint[:-2].sum() * 4 < labelled:
+                continue
+            then = agreement(joint)
+            # A part of a street is easier than a whole one.
+            least = LIKELY_CROP if picture.name.startswith("cropped") else LIKELY
+            if then.kappa < LEAST or then.kappa - now.kappa < least:
+                continue
+            # A camera that moves forward zooms too: where it hardly matters, nothing was scaled.
+            rank = then.kappa + (picture.scale == 1) * UNSCALED
+            if best is None or rank > best[0]:
+                shares = (_share(self.joints[None]), _share(joint))
+                best = (rank, _Found(self, picture, now.kappa, then.kappa, shares))
+        return None if best is None else best[1]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a group shows: kappa and the share of labelled pixels that agree, as it is and read otherwise."""
+
+    group: _Group
+    picture: Picture
+    now: float
+    then: float
+    shares: tuple[float, float]
+
+    @property
+    def is_certain(self) -> bool:
+        return self.then - self.now >= CERTAIN and 1 - self.then <= CERTAIN_RATIO * (1 - self.now)
+
+    @property
+    def region(self) -> tuple[int, int, int, int] | None:
+        """The part of the prediction that shows the picture; None where none does."""
+        if self.picture.turn is not None or self.picture.name.startswith("cropped"):
+            return None
+        top, left, height, width = (round(number) for number in self.picture.pred)
+        return top, left, height, width
+
+
 def judge_sizes(
     pairs: Sequence[Pair],
     results: Sequence[SemanticResult],
@@ -68,82 +135,66 @@ def judge_sizes(
     sight: Sight,
 ) -> list[Doubt]:
     """What the sizes of these pairs look like, where they are not those of one picture resized."""
+    groups: dict[tuple[Size, Size], _Group] = {}
+    for pair, result in zip(pairs, results, strict=True):
+        sizes = (result.gt_size, result.pred_size)
+        if sizes[0] is not None and sizes[1] is not None and _may_differ(sizes[0], sizes[1]):
+            groups.setdefault((sizes[0], sizes[1]), _Group(sizes[0], sizes[1])).pairs.append(pair)
     sides = make_job(space, gt_encoding=gt_encoding, pred_encoding=pred_encoding).sides
-    odd = [
-        (pair, result.gt_size, result.pred_size)
-        for pair, result in zip(pairs, results, strict=True)
-        if result.gt_size and result.pred_size and _may_differ(result.gt_size, result.pred_size)
-    ]
-    if not odd:
-        return []
-    n = space.n_classes
-    as_read = 0
-    labelled = 0
-    found: Counter[tuple[str, float]] = Counter()
-    last: dict[tuple[str, float], tuple[Picture, Size, Size]] = {}
-    for pair, gt_size, pred_size in odd[:LOOKED_AT]:
-        maps = _maps(pair, sight, sides)
-        if maps is None:
-            continue
-        gt, pred = maps
-        whole = Picture("resized", 1.0, (0, 0, *gt_size), (0, 0, *pred_size))
-        agreed, counted = _agreed(gt, pred, whole, n)
-        as_read += agreed
-        labelled += counted
-        for picture in _pictures(gt_size, pred_size):
-            share = _agreed(gt, pred, picture, n)
-            if share[1] * 4 >= counted:  # of a part that shows next to nothing, nothing can be said
-                key = (picture.name, picture.scale)
-                found[key] += round(share[0] * counted / share[1])
-                last[key] = (picture, gt_size, pred_size)
-    if labelled == 0 or not found:
-        return []
-    # A camera that moves forward zooms too: where it hardly matters, nothing was scaled.
-    best = max(found, key=lambda key: found[key] + (key[1] == 1) * UNSCALED * labelled)
-    now, then = as_read / labelled, found[best] / labelled
-    if then - now < LIKELY:
-        return []
-    picture, gt_size, pred_size = last[best]
-    return [_doubt(picture, gt_size, pred_size, now, then, (len(odd), len(pairs)))]
+    found = []
+    for group in groups.values():
+        for pair in group.pairs[: max(1, LOOKED_AT // len(groups))]:
+            maps = _maps(pair, sight, sides)
+            if maps is not None:
+                group.look(*maps, space.n_classes)
+        best = group.best()
+        if best is not None:
+            found.append(best)
+    return [_doubt(found, len(pairs))] if found else []
 
 
 def _may_differ(gt_size: Size, pred_size: Size) -> bool:
-    """Whether two sizes may show other parts of a picture: of one ratio only if both sides grew a little."""
-    grown = pred_size[0] / gt_size[0]
-    return not same_ratio(gt_size, pred_size) or 1 < grown <= MUCH_PADDING
+    """Whether two sizes may show other parts of a picture.
+
+    Of one ratio only if both sides grew a little, or if both are multiples of what networks pad to.
+    """
+    if not same_ratio(gt_size, pred_size):
+        return True
+    multiple = all(size % MULTIPLE == 0 for size in pred_size) and pred_size != gt_size
+    return multiple or 1 < pred_size[0] / gt_size[0] <= MUCH_PADDING
 
 
-def _doubt(
-    picture: Picture, gt_size: Size, pred_size: Size, now: float, then: float, of: tuple[int, int]
-) -> Doubt:
-    height, width = gt_size
-    pred_height, pred_width = pred_size
-    top, left, rows, columns = (round(number) for number in picture.pred)
+def _doubt(found: Sequence[_Found], looked_at: int) -> Doubt:
+    """What the sizes look like, by the one that most predictions have; the others are named beside."""
+    first, *others = sorted(found, key=lambda one: -len(one.group.pairs))
+    (height, width), (pred_height, pred_width) = first.group.gt_size, first.group.pred_size
+    regions = {one.group.pred_size: one.region for one in found if one.region is not None}
     mend = {}
-    if picture.turn is not None:
-        fix = f"write the rows as rows: {TURNS[picture.turn][0]}"
-    elif picture.name.startswith("cropped"):
+    if first.picture.turn is not None:
+        fix = f"write the rows as rows: {TURNS[first.picture.turn][0]}"
+    elif first.region is None:
         fix = "predict the whole image: what lies outside the crop counts as missed"
     else:
-        mend = {"pred_region": f"{top},{left},{rows},{columns}"}
+        told = (f"{w}x{h}:" + ",".join(map(str, region)) for (h, w), region in regions.items() if region)
+        mend = {"pred_region": ";".join(told)}
+        top, left, rows, columns = first.region
         fix = (
             f"cut out rows {top} to {top + rows} and columns {left} to {left + columns} before saving, as "
             "`gpu-eval check PREDS --gts GTS --fix OUT` does"
         )
-    who = "the predictions" if of[0] == of[1] else f"{of[0]} of {of[1]} predictions that were looked at"
-    told = f"{who} ({pred_width}x{pred_height} for {width}x{height}) are {picture.name}"
-    padding = [
-        f"{count} {what} of padding"
-        for count, what in ((pred_height - rows, "rows"), (pred_width - columns, "columns"))
-        if count and mend
-    ]
-    if padding:
-        told += f": {' and '.join(padding)}"
-    mostly = 2 * of[0] > of[1]
-    certain = mostly and then - now >= CERTAIN and (1 - then) <= CERTAIN_RATIO * (1 - now)
-    read = "without it" if mend else "read so"
+    odd = sum(len(one.group.pairs) for one in found)
+    who = "the predictions" if odd == looked_at else f"{odd} of {looked_at} predictions that were looked at"
+    message = f"{who} ({pred_width}x{pred_height} for {width}x{height}) are {first.picture.name}"
+    if first.region is not None:
+        padding = ((pred_height - first.region[2], "rows"), (pred_width - first.region[3], "columns"))
+        message += ": " + " and ".join(f"{count} {what} of padding" for count, what in padding if count)
+    if others:
+        sizes = ", ".join(f"{one.group.pred_size[1]}x{one.group.pred_size[0]}" for one in others)
+        message += f"; so are those of {sizes}, each in its way"
+    read = "without it" if first.region is not None else "read so"
+    now, then = first.shares
     evidence = f"{read}, {then:.3f} of the pixels agree; resized as they are, {now:.3f}"
-    return Doubt("size", told, evidence, fix, certain, mend)
+    return Doubt("size", message, evidence, fix, 2 * odd > looked_at and first.is_certain, mend)
 
 
 def _pictures(gt_size: Size, pred_size: Size) -> Iterator[Picture]:
@@ -181,8 +232,8 @@ def _places(rows: float, columns: float) -> Iterator[tuple[str, float, float]]:
     yield f" at the {first}", rows, columns
 
 
-def _agreed(gt: Classes, pred: Classes, picture: Picture, n: int) -> tuple[int, int]:
-    """How many labelled pixels of a grid over the shared part agree, and how many there are."""
+def _joint(gt: Classes, pred: Classes, picture: Picture, n: int) -> Counts:
+    """The joint count of classes over a grid on the part that both show, (n + 2, n + 2)."""
     if picture.turn is not None:
         pred = TURNS[picture.turn][1](pred)
     height, width = (min(GRID, max(1, int(size))) for size in picture.gt[2:])
@@ -196,9 +247,13 @@ def _agreed(gt: Classes, pred: Classes, picture: Picture, n: int) -> tuple[int, 
         ]
         return picked
 
-    of_gt = grid(gt, picture.gt)
-    labelled = of_gt < n
-    return int((labelled & (of_gt == grid(pred, picture.pred))).sum()), int(labelled.sum())
+    return joint_count(grid(gt, picture.gt), grid(pred, picture.pred), n)
+
+
+def _share(joint: Counts) -> float:
+    """Of the labelled pixels, how many agree."""
+    labelled = joint[:-2]
+    return float(np.trace(labelled) / max(1, labelled.sum()))
 
 
 def _maps(pair: Pair, sight: Sight, sides: tuple[Side, Side]) -> tuple[Classes, Classes] | None:

@@ -66,8 +66,9 @@ class Encoding:
 class LabelSpace:
     """The classes of one benchmark: levels finest first, encodings by name, and its file conventions.
 
-    `ambiguous` are columns of the table of which a value stands for several classes (here for the first of
-    them): nothing can be scored by them, but a mix-up can be recognised. `exclude` are file-name endings that
+    `ambiguous` are columns of the table of which a value stands for several classes, as the classes by value:
+    nothing can be scored by them, but a mix-up can be recognised. `has_void` tells whether the table has rows
+    that are void. `exclude` are file-name endings that
     are no label maps although they end with a suffix; `resolution` is the default of `--res` ("1080",
     "WIDTHxHEIGHT" or "native"); `colours` are (red, green, blue) per class of the finest level, to show them
     in; `label_colours` are those of the table's own rows, void ones among them.
@@ -83,7 +84,8 @@ class LabelSpace:
     resolution: str
     protocols: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
-    ambiguous: Mapping[str, Encoding] = field(default_factory=dict)
+    ambiguous: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
+    has_void: bool = False
     label_colours: tuple[LabelColour, ...] = ()
 
     def __hash__(self) -> int:

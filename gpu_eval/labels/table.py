@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -161,6 +161,7 @@ def to_label_space(table: LabelTable) -> LabelSpace:
         protocols=convention.protocols,
         colours=_colours(rows, classes, len(levels[0].names)),
         ambiguous=ambiguous,
+        has_void=any(c is None for c in classes),
         label_colours=_label_colours(rows, classes),
     )
 
@@ -334,14 +335,14 @@ def _parents(rows: list[Row], finer: int, coarser: int, problems: Problems) -> d
 
 def _encodings(
     header: list[str], rows: list[Row], classes: list[int | None], finest: Level, problems: Problems
-) -> tuple[dict[str, Encoding], dict[str, Encoding]]:
+) -> tuple[dict[str, Encoding], dict[str, Mapping[int, tuple[int, ...]]]]:
     """The encodings by name: the finest level's own first, then `id`, the other columns, `submission`.
 
     And those of the columns that no encoding can be: a value of theirs stands for several classes.
     """
     n = len(finest.names)
     own = f"level{finest.number}"
-    ambiguous: dict[str, Encoding] = {}
+    ambiguous: dict[str, Mapping[int, tuple[int, ...]]] = {}
     encodings = {own: _encoding(own, n, [*((c, c) for c in range(n)), (n, n)], is_class_255=n > VOID)}
     flat = finest.number == 1 and f"{own}_name" not in header
     is_class_255 = flat and any(row.is_class_255 for row in rows)
@@ -382,7 +383,7 @@ def _encodings(
                 is_class_255=column == "id" and is_class_255,
             )
         elif usable:
-            ambiguous[name] = _encoding(name, n, reversed([(raw, target) for raw, target, _ in pairs]))
+            ambiguous[name] = _shared(pairs, n)
     if n == 2 and flat and not is_class_255:
         encodings.setdefault(MASK, _black_and_white())
     if n + 1 <= VOID:  # beyond that a class would need the value 255
@@ -402,6 +403,15 @@ def _clashes(pairs: list[tuple[int, int, Row]]) -> list[tuple[Row, Row]]:
         if before[0] != target:
             clashes.append((row, before[1]))
     return clashes
+
+
+def _shared(pairs: Iterable[tuple[int, int, Row]], n: int) -> Mapping[int, tuple[int, ...]]:
+    """The classes that each value of a column stands for, void left out."""
+    classes: dict[int, set[int]] = {}
+    for raw, target, _ in pairs:
+        if 0 <= raw < VOID and target != n:
+            classes.setdefault(raw, set()).add(target)
+    return {raw: tuple(sorted(found)) for raw, found in sorted(classes.items())}
 
 
 def _black_and_white() -> Encoding:

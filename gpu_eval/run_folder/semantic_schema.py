@@ -219,6 +219,7 @@ def describe_labels(labels: LabelSpace) -> dict[str, Any]:
         "digest": labels.digest(),
         "protocols": labels.protocols,
         "colours": labels.colours,
+        "has_void": labels.has_void,
         "levels": [
             {"number": v.number, "names": v.names, "groups": v.groups, "children": v.children}
             for v in labels.levels
@@ -248,4 +249,5 @@ def labels_of(facts: Mapping[str, Any]) -> LabelSpace:
         resolution="",
         protocols=tuple(described["protocols"]),
         colours=tuple((int(r), int(g), int(b)) for r, g, b in described["colours"]),
+        has_void=bool(described.get("has_void", True)),  # of runs before it was told
     )

@@ -237,7 +237,7 @@ class TestDoubtsOfTheTask:
         self, split: TinySplit, tmp_path: Path, doubted: Callable[[dict[str, str]], None]
     ) -> None:
         rewrite(split.preds, lambda values: np.pad(values, ((2, 6), (0, 3)), constant_values=7))
-        doubted({"pred_region": "2,0,40,64"})
+        doubted({"pred_region": "67x48:2,0,40,64"})
         found = fix(split, tmp_path)
         assert found.command(found.doubts[0]) == (
             f"gpu-eval check {split.preds} --gts {split.gts} --fix {split.preds}-fixed"

@@ -34,9 +34,46 @@ def test_region_that_is_told_holds_the_picture(tmp_path: Path) -> None:
     padded = [(raw(gt), np.pad(raw(pred), ((5, 13), (0, 0)), constant_values=255)) for gt, pred in pairs]
     (doubt,) = doubts_of(Split("idd", padded), tmp_path)
     assert "18 rows of padding" in doubt.message
-    top, left, height, width = map(int, doubt.mend["pred_region"].split(","))
+    size, _, region = doubt.mend["pred_region"].partition(":")
+    assert size == "480x288"
+    top, left, height, width = map(int, region.split(","))
     assert (left, height, width) == (0, *pairs[0][0].shape)
     assert abs(top - 9) <= 4  # of the places that are tried, the nearest
+
+
+def test_each_size_of_a_mixed_split_has_its_region(tmp_path: Path) -> None:
+    pairs = []
+    for i, (gt, pred) in enumerate(mix_ups.street(np.random.default_rng(5), 0.9)):
+        size = (270, 480) if i % 2 else (180, 320)
+        one, other = (mix_ups.resized(raw(side), *size) for side in (gt, pred))
+        pairs.append((one, np.pad(other, ((0, -size[0] % 32), (0, 0)), constant_values=0)))
+    (doubt,) = doubts_of(Split("idd", pairs), tmp_path)
+    assert sorted(doubt.mend["pred_region"].split(";")) == ["320x192:0,0,180,320", "480x288:0,0,270,480"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("size", [(256, 256), (512, 512), (384, 672), (288, 480)])
+def test_constant_model_of_another_size_is_left_alone(
+    seed: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng([seed, 82])
+    pairs = [(raw(gt), np.full(size, rng.integers(3), np.uint8)) for gt, _ in mix_ups.street(rng, 0.9)]
+    assert doubts_of(Split("idd", pairs), tmp_path) == []
+
+
+def test_mirrored_model_of_another_size_is_left_alone(tmp_path: Path) -> None:
+    pairs = mix_ups.street(np.random.default_rng(6), 0.9)
+    mirrored = [(raw(gt), mix_ups.resized(raw(pred)[:, ::-1], 512, 512)) for gt, pred in pairs]
+    assert doubts_of(Split("idd", mirrored), tmp_path) == []
+
+
+def test_padding_to_the_same_ratio_is_found(tmp_path: Path) -> None:
+    pairs = [tuple(mix_ups.resized(raw(side), 540, 960) for side in pair)
+             for pair in mix_ups.street(np.random.default_rng(7), 0.9)]  # fmt: skip
+    padded = [(mix_ups.resized(gt, 1080, 1920), np.pad(pred, ((0, 36), (0, 64)))) for gt, pred in pairs]
+    (doubt,) = doubts_of(Split("idd", padded), tmp_path)
+    assert "padded at the bottom and right" in doubt.message
+    assert doubt.mend["pred_region"] == "1024x576:0,0,540,960"
 
 
 @pytest.mark.parametrize(
