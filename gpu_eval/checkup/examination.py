@@ -105,16 +105,16 @@ class Asked:
     ) -> str:
         """The command that scores the split, or the corrected copy `preds`."""
         options = {name: value for name, value in self.options.items() if name not in without}
-        gts = "GTS" if self.gts is None else shlex.quote(self.gts)
-        there = shlex.quote(self.preds if preds is None else preds)
+        gts = "GTS" if self.gts is None else quoted(self.gts)
+        there = quoted(self.preds if preds is None else preds)
         return f"gpu-eval {self.command} {gts} {there} -o RUN{_said({**options, **(mend or {})})}"
 
     def fix_command(self, mend: Mapping[str, str] | None = None) -> str:
         """The command that writes a corrected copy."""
         target = _free_name(self.preds)
-        gts = "" if self.gts is None else f" --gts {shlex.quote(self.gts)}"
+        gts = "" if self.gts is None else f" --gts {quoted(self.gts)}"
         said = _said({**self.options, **self.check_options, **(mend or {})})
-        return f"gpu-eval check {shlex.quote(self.preds)}{gts}{said} --fix {shlex.quote(target)}"
+        return f"gpu-eval check {quoted(self.preds)}{gts}{said} --fix {quoted(target)}"
 
     def mending(self, doubt: Doubt) -> str | None:
         """The whole command that mends a doubt; None where no command does."""
@@ -140,6 +140,11 @@ def _free_name(preds: str) -> str:
         for number in itertools.count(1)
         if not os.path.lexists(free := f"{name}-fixed{'' if number == 1 else f'-{number}'}")
     )
+
+
+def quoted(path: str) -> str:
+    """A path as a shell takes it, and no option."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def _said(options: Mapping[str, str]) -> str:

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from gpu_eval.checkup.label_files import RENDERING, Map, as_labels, colour_values, raw_values
 from gpu_eval.engines.colours import Side, decode
-from gpu_eval.errors import InputError, OptionError
+from gpu_eval.errors import InputError, OptionError, ReportError
 from gpu_eval.inputs.source import Entry, Source
 from gpu_eval.labels import LabelSpace
 from gpu_eval.storage import write
@@ -172,12 +172,24 @@ def _write_some(
 
 
 def _write_bytes(place: Path, data: memoryview) -> None:
-    write(place, lambda file: file.write(data))
+    _write(place, lambda file: file.write(data))
 
 
 def _write_png(place: Path, labels: Map) -> None:
     image = Image.fromarray(labels.astype(np.uint8, copy=False))
-    write(place, lambda file: image.save(file, "PNG"))
+    _write(place, lambda file: image.save(file, "PNG"))
+
+
+def _write(place: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    try:
+        write(place, fill)
+    except ReportError as error:
+        raise ReportError(
+            "cannot write the corrected copy",
+            file=str(place),
+            found=error.found,
+            fix="free some space, or choose another folder",
+        ) from error
 
 
 def _mender(plan: Plan, space: LabelSpace) -> Callable[[memoryview, str], tuple[Map | None, _Outcome]]:

@@ -285,8 +285,7 @@ def key_doubts(space: LabelSpace, keys: Collection[str]) -> list[Doubt]:
             kind="names",
             message=f"names are not those of {space.name}",
             evidence=f"{len(strange)} of {len(keys)} are not {written}, such as {strange[0]}",
-            fix="name predictions as their ground truth, in the same folders; --names FILE or --gts GTS says "
-            "which, and --fix renames where only one can be meant",
+            fix="name predictions as their ground truth, in the same folders",
         )
     ]
 

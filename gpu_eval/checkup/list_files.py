@@ -230,9 +230,12 @@ def _other_ids(
     evaluated = {label for label, ids in reading.classes.items() if ids}
     (best, *others) = fits or (None,)
     mend, fix = {}, f"write raw ids: {_mapping(raw_reading(space), set(space.ids), space)}"
-    if best is not None:
+    if others:  # each is another mapping, and masks without ground truth do not say which
+        options = ", or ".join(f"--pred-encoding {one.name}" for one in fits)
+        fix = f"give {options}: --gts GTS tells which"
+    elif best is not None:
         fix = f"write raw ids: {_mapping(best, present, space)}"
-        if not others and not any(best.unclear.get(label) for label in present):
+        if not any(best.unclear.get(label) for label in present):
             mend, fix = {"pred_encoding": best.name}, f"give --pred-encoding {best.name}, or {fix}"
     return Doubt(
         kind="instances",

@@ -45,7 +45,7 @@ def show_error(error: GpuEvalError) -> None:
 def show_problems(problems: SplitProblems, limit: int) -> None:
     """The table of everything that is wrong with a split."""
     console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         console = Console(stderr=True, highlight=False, width=200)
     table = Table(title=f"{len(problems.problems)} problems", title_justify="left")
     for column in ("problem", "file", "found", "expected", "what to do"):

@@ -31,7 +31,8 @@ def show_examination(examination: Examination, output: str) -> None:
         console.print(Text(f"note: {safe(note)}"), soft_wrap=True)
     _show_findings(console, examination)
     if examination.fixed is not None:
-        _show_fixed(console, examination.fixed)
+        left = sum(kind.command is None for kind in examination.problems)
+        _show_fixed(console, examination.fixed, left)
 
 
 def _show_findings(console: Console, examination: Examination) -> None:
@@ -97,7 +98,7 @@ def _show_facts(console: Console, facts: Mapping[str, Any]) -> None:
         console.print(Text(f"{name}: {safe(text)}"))
 
 
-def _show_fixed(console: Console, fixed: Mapping[str, Any]) -> None:
+def _show_fixed(console: Console, fixed: Mapping[str, Any], left: int) -> None:
     done = ", ".join(f"{what} ({count:,})" for what, count in fixed["done"].items()) or "nothing to mend"
     console.print(
         Text(f"wrote {counted(fixed['files'], 'file')} to {safe(fixed['out'])}: {safe(done)}; "
@@ -111,6 +112,9 @@ def _show_fixed(console: Console, fixed: Mapping[str, Any]) -> None:
             Text(f"not mended: {fixed['not_fixed']:,}: {safe(told)}{more}", style="bold yellow"),
             soft_wrap=True,
         )
+    if left:
+        told = f"{counted(left, 'finding')} above must be mended first: this copy would be refused"
+        console.print(Text(told, style="bold yellow"), soft_wrap=True)
     console.print(Text(f"score it: {safe(fixed['score'])}", style="bold"), soft_wrap=True)
 
 

@@ -140,11 +140,15 @@ def _parse_line(
         return None
     fields = line.rsplit(maxsplit=2)
     if len(fields) < 3:
-        findings.add(MalformedPredictions, at, "less than three fields", found=line)
+        findings.add(
+            MalformedPredictions, at, "less than three fields", found=line, fix="put blanks between them"
+        )
         return None
     mask, label, confidence = fields[0], _as_number(fields[1]), _as_number(fields[2])
     if label is None:
-        findings.add(MalformedPredictions, at, "the label id is not a number", found=line)
+        findings.add(
+            MalformedPredictions, at, "the label id is not a number", found=line, fix="write the raw id"
+        )
     elif confidence is None or not math.isfinite(confidence):
         findings.add(MalformedPredictions, at, "the confidence is not a finite number", found=line)
     elif not math.isfinite(label):

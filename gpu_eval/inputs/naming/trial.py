@@ -151,6 +151,8 @@ def _inferred(gts: Side, preds: Side) -> Match | Ambiguous | None:
     # Pictures of predictions beside them fit as well as these do.
     likely = [match for match in found.values() if not preds.others.search(match.pred_suffix)]
     matches = likely or list(found.values())
+    # Of several kinds of ground truth the benchmark's own is meant, where it fits.
+    matches = [match for match in matches if match.gt_suffix == gts.tried[0]] or matches
     if len(matches) > 1:
         return Ambiguous(tuple((match.gt_suffix, match.pred_suffix) for match in matches))
     return matches[0] if matches else None
