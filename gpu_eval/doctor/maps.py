@@ -25,10 +25,11 @@ Values = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 def decoded(source: Source, entry: Entry, side: Side) -> Values:
     """The values of a map of this side, shape (height, width). Raises InputError where it has none."""
-    return colours.decode(_read(source, entry), f"{source.location}/{entry.name}", side)
+    return colours.decode(read_bytes(source, entry), f"{source.location}/{entry.name}", side)
 
 
-def _read(source: Source, entry: Entry) -> memoryview:
+def read_bytes(source: Source, entry: Entry) -> memoryview:
+    """The bytes of a file. Raises InputError where it cannot be read."""
     buffer = np.empty(entry.size, np.uint8)
     _, problems = source.read_into([entry], buffer)
     if problems:
@@ -69,7 +70,7 @@ def count_instances_readably(
 
 def _count_instances(image: InstanceImage, gts: Source, preds: Source) -> InstanceResult:
     try:
-        gt = png.decode(_read(gts, image.gt), image.gt.name)
+        gt = png.decode(read_bytes(gts, image.gt), image.gt.name)
     except InputError as error:
         return InstanceResult(errors=[error])
     values, places, pixels = np.unique(gt, return_inverse=True, return_counts=True)
@@ -80,7 +81,7 @@ def _count_instances(image: InstanceImage, gts: Source, preds: Source) -> Instan
             mask = (
                 decode_rle(prediction.mask, str(image.list_file))
                 if isinstance(prediction.mask, Rle)
-                else decode_mask(_read(preds, prediction.mask), prediction.mask.name)
+                else decode_mask(read_bytes(preds, prediction.mask), prediction.mask.name)
             )
         except InputError as error:
             result.errors.append(error)

@@ -13,6 +13,7 @@ from gpu_eval.doctor.classes import judge_classes
 from gpu_eval.doctor.doubt import UNSCORABLE, Doubt, Sight
 from gpu_eval.doctor.encodings import judge_encodings
 from gpu_eval.doctor.maps import count_readably
+from gpu_eval.doctor.palettes import judge_palettes
 from gpu_eval.doctor.readings import VALUES
 from gpu_eval.doctor.sizes import judge_sizes
 from gpu_eval.engines.semantic import SemanticJob, SemanticResult
@@ -66,6 +67,8 @@ def examine(
         return [_no_labels(wrong)]
     joint = raw_joint(results)
     doubts = judge_encodings(joint, space, gt_encoding, pred_encoding)
+    readable = [pair for pair, result in zip(complete, results, strict=True) if result.confusion is not None]
+    doubts = judge_palettes(readable, space, gt_encoding, pred_encoding, sight) or doubts
     # A wrong encoding looks like many other things.
     if not doubts:
         # A class that a few images lack may be in the others: that is judged at the end of the run.

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import gpu_eval
 from bench import mix_ups
 from bench.doctor import doubts_of, is_named
 from bench.mix_ups import MixUp, Split
@@ -102,3 +104,36 @@ def test_readings_are_told_apart_by_what_they_read() -> None:
     assert len({reading.name for reading in found}) == len(found)
     tables = [(reading.level.number, reading.table.tobytes()) for reading in found]
     assert len(set(tables)) == len(tables)
+
+
+def test_palettes_in_an_order_of_their_own_are_meant_by_colour(tmp_path: Path) -> None:
+    space = load_labels("cityscapes")
+    rng = np.random.default_rng(9)
+    colours = np.array([*space.colours, (0, 0, 0)], np.uint8)
+    order = rng.permutation(len(colours))
+    own, indices = mix_ups.encoder(space, "id", rng), np.argsort(order).astype(np.uint8)
+    for i, (gt, pred) in enumerate(mix_ups.in_table(mix_ups.street(rng, 0.8), "cityscapes")):
+        for name in ("gt", "pred"):
+            (tmp_path / name / "d").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(own[gt]).save(tmp_path / "gt" / "d" / f"{i}_gtFine_labelIds.png")
+        image = Image.fromarray(indices[pred])
+        image.putpalette(colours[order].tobytes())
+        image.save(tmp_path / "pred" / "d" / f"{i}_gtFine_labelIds.png")
+    sides = (tmp_path / "gt", tmp_path / "pred")
+    with pytest.raises(gpu_eval.Doubtful, match=r"meant by colour.*--pred-encoding colour"):
+        gpu_eval.score(*sides, out=tmp_path / "run", labels="cityscapes")
+    run = gpu_eval.score(*sides, out=tmp_path / "run", labels="cityscapes", pred_encoding="colour")
+    assert run.miou() > 0.5
+
+
+def test_palettes_whose_indices_are_the_ids_are_left_alone(tmp_path: Path) -> None:
+    space = load_labels("idd")
+    palette = np.array([*space.colours, *[(0, 0, 0)] * 230], np.uint8).tobytes()
+    for i, maps in enumerate(mix_ups.street(np.random.default_rng(10), 0.6)):
+        for name, classes in zip(("gt", "pred"), maps, strict=True):
+            path = tmp_path / name / "d" / f"{i}_gtFine_labellevel3Ids.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(np.where(classes == 26, 255, classes).astype(np.uint8))
+            image.putpalette(palette)
+            image.save(path)
+    assert gpu_eval.score(tmp_path / "gt", tmp_path / "pred", out=tmp_path / "run").doubts == ()
