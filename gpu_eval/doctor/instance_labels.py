@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpu_eval.doctor.doubt import Doubt
 from gpu_eval.doctor.instance_gt import rewrite
@@ -26,6 +26,7 @@ _CLEARLY = 0.95  # of the masks that another gt explains, the share that another
 _AS_TAKEN = 0.35  # at most this share is right as the labels are taken
 _SOUND = 0.5  # this share is right of labels that need no further look
 _LEAST = 5  # masks
+_NEXT_TO_NONE = 0.06  # of all predictions that count; labels drawn by chance count more often
 _CHANCE = 1e-3  # that any reading explains as much by chance
 
 
@@ -74,7 +75,11 @@ def judge(
     if best is not None:
         alike = [fit.reading for fit in fits if _rank(fit, listed) == _rank(best, listed)]
         return _of_reading(best, alike, as_taken, words, listed, space)
-    if listed.counted or not listed.predictions:
+    counted = listed.counted.total()
+    if counted and listed.predictions >= _ENOUGH and counted <= _NEXT_TO_NONE * listed.predictions:
+        few = f"next to no prediction has a label that is evaluated: {counted} of {listed.predictions}"
+        return replace(_none_counts(listed, fitting, space, readings, taken), message=few, certain=False)
+    if counted or not listed.predictions:
         return None
     none = _none_counts(listed, fitting, space, readings, taken)
     # Unknown labels are told line by line, unless something better can be said.

@@ -50,12 +50,11 @@ def judge_palettes(
             return []
         if then.classes < SHOWN_BY or then.weight - now.weight < LIKELY:
             continue
-        word = "predictions" if side == "pred" else "ground truth"
+        word = "predictions are" if side == "pred" else "ground truth is"
         return [
             Doubt(
                 "encoding",
-                f"the {word} {'are' if side == 'pred' else 'is'} meant by colour: the palettes have the colours "
-                f"of {space.name} in an order of their own",
+                f"the {word} meant by colour: palettes have the colours of {space.name} in their own order",
                 f"by colour the agreement is {then.miou:.2f}, by index {now.miou:.2f}",
                 f"give --{side}-encoding {COLOUR}",
                 then.weight - now.weight >= CERTAIN,

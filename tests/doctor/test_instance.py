@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 import gpu_eval
+from bench import instance_mix_ups
 from gpu_eval.doctor.doubt import Doubt
 from gpu_eval.errors import Doubtful, MalformedPredictions, OptionError, SplitProblems
 from gpu_eval.labels.instance_readings import choose_reading, load_readings
@@ -275,3 +276,14 @@ class TestNoFalseAlarm:
     @pytest.mark.parametrize("case", golden_cases("instance_edge", lambda case: case["outcome"] == "ok"))
     def test_golden_edges_are_not_refused(self, case: str) -> None:
         assert not any(doubt.certain for doubt in examine(SHARED / "golden" / "instance_edge" / case))
+
+
+def test_next_to_no_prediction_that_counts_is_doubted(tmp_path: Path) -> None:
+    scenes = instance_mix_ups.draw(np.random.default_rng(3), quality=0.9)
+    first, *others = scenes
+    kept = next((one for one in first.found if one.label == 6), first.found[0])._replace(label=6)
+    scenes = [instance_mix_ups.Scene(first.gt, [kept]), *instance_mix_ups.relabelled(others, lambda _: 30)]
+    gts, preds = instance_mix_ups.write(tmp_path, scenes)
+    run = gpu_eval.score_instances(gts, preds, out=tmp_path / "run")
+    (doubt,) = run.doubts
+    assert "next to no prediction has a label that is evaluated" in doubt
