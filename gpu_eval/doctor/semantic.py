@@ -84,8 +84,8 @@ def _no_labels(errors: Sequence[WrongImageMode]) -> Doubt:
     fix = first.fix or "save the label ids themselves as 8-bit grey PNG"
     option = re.search(r"--(gt|pred)-encoding (\S+)", fix)
     mend = {f"{option[1]}_encoding": option[2]} if option else {}
-    who = "the map" if len(errors) == 1 else f"all {len(errors)} maps"
-    told = f"{who} that were looked at: {first.message}"
+    who = "the map that was" if len(errors) == 1 else f"all {len(errors)} maps that were"
+    told = f"{who} looked at: {first.message}"
     return Doubt(UNSCORABLE, told, f"{first.file}: {first.found}", fix, certain=True, mend=mend)
 
 
