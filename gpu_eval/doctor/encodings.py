@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gpu_eval.doctor.agreement import ENOUGH, Agreement, agreement, best_relabelling
 from gpu_eval.doctor.doubt import Doubt
-from gpu_eval.doctor.readings import OWN, Reading, readings
+from gpu_eval.doctor.readings import OWN, VALUES, Reading, readings
 from gpu_eval.labels import LabelSpace, Level
 
 Counts = npt.NDArray[np.int64]
@@ -37,6 +37,8 @@ STRANGE_WEIGHT, STRANGE_GAIN = 0.05, 0.03
 MOSTLY = 0.9
 # How much more a shifted column must explain than a column, and two misread sides than one.
 SHIFTED, TWICE = 1.05, 1.3
+# Images of another encoding than the others.
+SEVERAL = 2
 # The best of all relabellings is doubted only where it moves many classes to a good end.
 RELABELLED, NOT_AT_ALL, MOVED = 0.65, 0.1, 5
 
@@ -83,6 +85,31 @@ def judge_encodings(joint: Counts, space: LabelSpace, gt_encoding: str, pred_enc
     return outside or judge.relabelled()
 
 
+def judge_each(
+    joints: Sequence[Counts], space: LabelSpace, gt_encoding: str, pred_encoding: str
+) -> list[Doubt]:
+    """Whether some of the images, each by itself, are certainly in another encoding than the others.
+
+    `joints` are of single images, as `judge_encodings` has them. Only values that the encoding does not have
+    make it look: honest predictions have none.
+    """
+    total = np.sum(joints, axis=0).sum(axis=0) if joints else np.zeros(VALUES, np.int64)
+    table = np.append(space.encoding(pred_encoding).table, space.n_classes + 1)
+    if total[table > space.n_classes].sum() < STRANGE * total.sum() or not total.any():
+        return []
+    found: dict[str, list[Doubt]] = {}
+    for joint in joints:
+        for doubt in judge_encodings(joint, space, gt_encoding, pred_encoding):
+            if doubt.certain:
+                found.setdefault(doubt.message, []).append(doubt)
+    message, doubts = max(found.items(), key=lambda one: len(one[1]), default=("", []))
+    if len(doubts) < SEVERAL or len(doubts) * 4 < len(joints):
+        return []
+    who = f"in {len(doubts)} of {len(joints)} images that were looked at {message}"
+    fix = "write all of them in one encoding"
+    return [Doubt("encoding", who, f"in one of them {doubts[0].evidence}", fix)]
+
+
 class _Judge:
     def __init__(self, joint: Counts, space: LabelSpace, gt_encoding: str, pred_encoding: str) -> None:
         self.space, self.finest = space, space.levels[0]
@@ -120,6 +147,9 @@ class _Judge:
         gt, pred = self.gts[0], self.preds[0]
         yield from ((gt, other) for other in self.preds[1:])
         yield from ((other, pred) for other in self.gts[1:])
+        # Hundreds of them, which `_is_likely` would refuse in any other case.
+        if self.used.strange < STRANGE and self.used.found.weight > NOT_AT_ALL:
+            return
         yield from (
             (one, other) for one in self.gts[1:] for other in self.preds[1:] if one.name != other.name
         )

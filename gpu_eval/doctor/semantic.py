@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gpu_eval.doctor.classes import judge_classes
 from gpu_eval.doctor.doubt import UNSCORABLE, Doubt, Sight
-from gpu_eval.doctor.encodings import judge_encodings
+from gpu_eval.doctor.encodings import judge_each, judge_encodings
 from gpu_eval.doctor.maps import count_readably
 from gpu_eval.doctor.palettes import judge_palettes
 from gpu_eval.doctor.readings import VALUES
@@ -69,6 +69,9 @@ def examine(
     doubts = judge_encodings(joint, space, gt_encoding, pred_encoding)
     readable = [pair for pair, result in zip(complete, results, strict=True) if result.confusion is not None]
     doubts = judge_palettes(readable, space, gt_encoding, pred_encoding, sight) or doubts
+    if not doubts:
+        joints = [result.confusion for result in results if result.confusion is not None]
+        doubts = judge_each(joints, space, gt_encoding, pred_encoding)
     # A wrong encoding looks like many other things.
     if not doubts:
         # A class that a few images lack may be in the others: that is judged at the end of the run.

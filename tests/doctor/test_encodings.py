@@ -137,3 +137,15 @@ def test_palettes_whose_indices_are_the_ids_are_left_alone(tmp_path: Path) -> No
             image.putpalette(palette)
             image.save(path)
     assert gpu_eval.score(tmp_path / "gt", tmp_path / "pred", out=tmp_path / "run").doubts == ()
+
+
+def test_part_of_a_split_in_another_encoding_is_doubted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(12)
+    pairs = mix_ups.street(rng, 0.9) + mix_ups.street(rng, 0.9)
+    raw = mix_ups.encoded(pairs[:3], "idd", "level3", "id", rng)
+    right = mix_ups.encoded(pairs[3:], "idd", "level3", "level3", rng)
+    (doubt,) = doubts_of(Split("idd", raw + right), tmp_path)
+    assert (
+        "in 3 of 8 images that were looked at the predictions look like `id`, not `level3`" in doubt.message
+    )
+    assert not doubt.certain
