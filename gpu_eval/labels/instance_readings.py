@@ -85,7 +85,9 @@ def load_readings(name_or_path: str | Path, space: InstanceSpace) -> tuple[Readi
         return Reading(name, classes, frozenset(counted))
 
     columns = [column for column in table.header if column == RAW or column.endswith("_id")]
-    columns.sort(key=lambda column: column != RAW)
+    # Of columns that read alike those with a name that people know come first, then the benchmark's classes.
+    finest = f"level{numbers[0]}_id" if numbers else RAW
+    columns.sort(key=lambda column: (column != RAW, column.startswith("level"), column != finest))
     found = [reading(column.removesuffix("_id"), (row.ids[column] for row in rows)) for column in columns]
     found += [one.shifted(by) for one in found for by in (1, -1)]
     if numbers:
