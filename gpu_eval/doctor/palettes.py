@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpu_eval.doctor.agreement import Agreement, agreement
+from gpu_eval.doctor.agreement import Agreement, Counts, agreement
 from gpu_eval.doctor.doubt import Doubt, Sight
+from gpu_eval.doctor.encodings import GOOD
 from gpu_eval.doctor.maps import count_readably, read_bytes
 from gpu_eval.engines.semantic import SemanticJob, make_job
 from gpu_eval.errors import OptionError
@@ -19,15 +20,26 @@ from gpu_eval.labels.colours import COLOUR
 
 # Pairs that are decoded for it; where the IHDR chunk has the colour type.
 LOOKED_AT, COLOUR_TYPE = 2, 25
-# Agreement that leaves nothing to ask; how much more the colours must give, in how many classes.
-GOOD, LIKELY, CERTAIN, SHOWN_BY = 0.8, 0.1, 0.25, 2
+# How much more the colours must give, in how many classes.
+LIKELY, CERTAIN, SHOWN_BY = 0.1, 0.25, 2
 
 
 def judge_palettes(
-    pairs: Sequence[Pair], space: LabelSpace, gt_encoding: str, pred_encoding: str, sight: Sight
+    joint: Counts,
+    pairs: Sequence[Pair],
+    space: LabelSpace,
+    gt_encoding: str,
+    pred_encoding: str,
+    sight: Sight,
 ) -> list[Doubt]:
-    """A side whose palettes hold the table's colours, and which agrees by them and not by its indices."""
+    """A side whose palettes hold the table's colours, and which agrees by them and not by its indices.
+
+    `joint` counts the raw values of these pairs, as `judge_encodings` has it: nothing is decoded again where
+    they agree as they are.
+    """
     if space.palette is None or not pairs:
+        return []
+    if _as_read(joint, space, gt_encoding, pred_encoding).weight >= GOOD:
         return []
     some = list(pairs[:LOOKED_AT])
     now: Agreement | None = None
@@ -62,6 +74,15 @@ def judge_palettes(
             )
         ]
     return []
+
+
+def _as_read(joint: Counts, space: LabelSpace, gt_encoding: str, pred_encoding: str) -> Agreement:
+    outside = space.n_classes + 1
+    gt, pred = (np.append(space.encoding(name).table, outside) for name in (gt_encoding, pred_encoding))
+    classes = np.zeros((outside + 1, outside + 1), np.int64)
+    values = np.nonzero(joint)
+    np.add.at(classes, (gt[values[0]], pred[values[1]]), joint[values])
+    return agreement(classes)
 
 
 def _has_palette(source: Source, entry: Entry) -> bool:

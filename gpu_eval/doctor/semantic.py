@@ -68,7 +68,7 @@ def examine(
     joint = raw_joint(results)
     doubts = judge_encodings(joint, space, gt_encoding, pred_encoding)
     readable = [pair for pair, result in zip(complete, results, strict=True) if result.confusion is not None]
-    doubts = judge_palettes(readable, space, gt_encoding, pred_encoding, sight) or doubts
+    doubts = judge_palettes(joint, readable, space, gt_encoding, pred_encoding, sight) or doubts
     if not doubts:
         joints = [result.confusion for result in results if result.confusion is not None]
         doubts = judge_each(joints, space, gt_encoding, pred_encoding)
