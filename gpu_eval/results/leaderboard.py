@@ -156,10 +156,11 @@ def _meant(run: ScoredRun, column: str, protocol: str) -> dict[str, Any]:
     shown = list(run.board_columns.values())
     scored = next((one.scored for one in shown if one.column == column), shown[0].scored)
     there, classes = run.classes_in_mean(scored, protocol)
+    sizes = run.sizes
     return {
         "classes_in_mean": there,
         "classes": classes,
-        "sizes": ", ".join(run.sizes[:SIZES_TOLD]) + (", ..." if len(run.sizes) > SIZES_TOLD else "") or None,
+        "sizes": ", ".join(sizes[:SIZES_TOLD]) + (", ..." if len(sizes) > SIZES_TOLD else "") or None,
         "doubts": "; ".join(run.doubts) or None,
     }
 

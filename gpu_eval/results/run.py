@@ -185,7 +185,10 @@ class ScoredRun(ABC):
         )
         if names is None or not self.facts["images"]:
             return ()
-        counts = self.images.select(names).group_by(names).aggregate([([], "count_all")]).to_pylist()
+        images = pa.concat_tables(
+            part["images"] for part in parts.read_all(self.folder, self.facts, {"images": names})
+        )
+        counts = images.group_by(names).aggregate([([], "count_all")]).to_pylist()
         counts = [row for row in counts if row[names[0]] is not None]
         counts.sort(key=lambda row: (-row["count_all"], row[names[0]], row[names[1]]))
         return tuple(f"{row[names[0]]}x{row[names[1]]}" for row in counts)
