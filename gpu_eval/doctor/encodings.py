@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gpu_eval.doctor.agreement import ENOUGH, Agreement, agreement, best_relabelling
 from gpu_eval.doctor.doubt import Doubt
-from gpu_eval.doctor.readings import OWN, VALUES, Reading, readings
+from gpu_eval.doctor.readings import OWN, VALUES, Reading, plain_encoding, readings
 from gpu_eval.labels import LabelSpace, Level
 
 Counts = npt.NDArray[np.int64]
@@ -307,16 +307,13 @@ class _Judge:
             (table,) = {words[0] for words in of_table if len(words) == 2}
             mend = {"labels": table}
             for side, words in zip(("gt", "pred"), of_table, strict=True):
-                mend[f"{side}_encoding"] = words[1] if len(words) == 2 else self._same(table, words[0])
+                mend[f"{side}_encoding"] = words[1] if len(words) == 2 else plain_encoding(table)
             options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in mend.items())
             return mend, f"give {options}"
         own = f"level {self.finest.number}"
         if best.level.number != OWN:
             return {}, f"write ids of {own}: a coarser id cannot be turned back into one"
         return {}, f"write ids of {own}: of these a value stands for several classes"
-
-    def _same(self, table: str, name: str) -> str:  # noqa: ARG002
-        return "train" if table == "cityscapes" else next(iter(self.space.encodings))
 
     def mostly_outside(self) -> list[Doubt]:
         """Sides of which most pixels are no value of their encoding, whatever they may mean."""

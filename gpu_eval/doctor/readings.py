@@ -96,6 +96,14 @@ def _all(space: LabelSpace, used: str) -> Iterator[Reading]:
         yield from _bundled(space)
 
 
+def plain_encoding(table: str) -> str:
+    """The encoding of a bundled table that numbers its classes from 0, a column's rather than a level's."""
+    space = load_labels(table)
+    numbers = np.arange(space.n_classes)
+    plain = [name for name, one in space.encodings.items() if np.array_equal(one.table[numbers], numbers)]
+    return min(plain, key=lambda name: name.startswith("level"))
+
+
 def _of_level(name: str, level: Level, groups: Mapping[int, int]) -> Iterator[Reading]:
     """Ids of a coarser level by raw value, and the same counted from 1, as category ids often are."""
     n = len(level.names)

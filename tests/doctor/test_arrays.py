@@ -85,3 +85,13 @@ def test_large_arrays_are_seen_in_part() -> None:
         meter.update(gt, gt)
     assert 16 * 2**13 < meter._seen.joint.sum() <= 16 * 2**15
     assert meter.confusion.sum() == 40 * gt.size
+
+
+def test_raw_ids_of_idd_beside_numbered_classes_are_told_with_the_encoding_of_each() -> None:
+    rng = np.random.default_rng(5)
+    pairs = mix_ups.encoded(mix_ups.street(rng, 0.8), "idd", "id", "level3", rng)
+    (doubt,) = fed(gpu_eval.ConfusionMeter(26), pairs).doubts
+    assert "ConfusionMeter('idd', gt_encoding='id', pred_encoding='level3')" in doubt
+    mended = fed(gpu_eval.ConfusionMeter("idd", gt_encoding="id", pred_encoding="level3"), pairs)
+    assert mended.doubts == ()
+    assert mended.miou() > 0.4
