@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_eval.doctor.doubt import Doubt
+from gpu_eval.doctor.maps import read_bytes
 from gpu_eval.inputs.source import Entry, Source
 from gpu_eval.labels.instance_coding import FACTOR, recode
 from gpu_eval.labels.instance_readings import RAW, Reading
@@ -192,9 +193,8 @@ def _of_bytes(values: set[int], raw: Reading, space: InstanceSpace, how: str) ->
 
 def _depth(entry: Entry, source: Source) -> tuple[str, int]:
     """The name of a file, and the bits of its samples as the PNG says."""
-    buffer = np.empty(entry.size, np.uint8)
-    source.read_into([entry], buffer)
-    return entry.name, int(buffer[_DEPTH]) if buffer.size > _DEPTH else 0
+    data = read_bytes(source, entry)
+    return entry.name, data[_DEPTH] if len(data) > _DEPTH else 0
 
 
 def _range(gts: Sequence[GtSeen]) -> str:
