@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gpu_eval.checkup.examination import Looked, Problems, Side
 from gpu_eval.checkup.label_values import listed, said
 from gpu_eval.doctor.doubt import Doubt
+from gpu_eval.doctor.instance import judge_fields
 from gpu_eval.errors import EmptySplit, InputError, MalformedPredictions, SizeMismatch
 from gpu_eval.inputs.coco import read_split_coco
 from gpu_eval.inputs.coco_file import read_coco
@@ -22,6 +23,7 @@ from gpu_eval.inputs.instance_split import (
     BATCH_FILES,
     InstanceImage,
     InstanceSplit,
+    Listed,
     Prediction,
     Rle,
     read_split,
@@ -70,13 +72,11 @@ class Lines:
     lines: int = 0
     labels: Counter[int] = field(default_factory=Counter)
     confidences: Counter[float] = field(default_factory=Counter)
-    cut: int = 0  # labels that are no whole numbers
 
-    def add(self, label: int, confidence: float, *, is_cut: bool) -> None:
+    def add(self, label: int, confidence: float) -> None:
         self.lines += 1
         self.labels[label] += 1
         self.confidences[confidence] += 1
-        self.cut += is_cut
 
 
 def read_predictions(
@@ -105,7 +105,7 @@ def read_predictions(
         findings = Findings(entry.name)
         parsed = parse_list(data, space, findings, reading)
         for line in (*parsed, *findings.strays):
-            lines.add(line.label, line.confidence, is_cut=line.is_cut)
+            lines.add(line.label, line.confidence)
         if entry.name in broken:
             found[entry.name] = tuple(_masks_there(parsed, entry.name, files))
     images = tuple(
@@ -154,7 +154,7 @@ def read_coco_predictions(file: str, space: InstanceSpace, reading: Reading) -> 
             keys.add(_stem(plain_name(name), space))
         label, score = entry.get("category_id"), entry.get("score")
         if _is_number(label) and _is_number(score):
-            lines.add(int(label), float(score), is_cut=label != int(label))
+            lines.add(int(label), float(score))
     images = ListedImages(sorted(keys) or ["image"], space.gt_suffix)
     split = read_split_coco(images, file, space, gt_suffix=space.gt_suffix, reading=reading)
     return split, lines
@@ -185,30 +185,14 @@ def _stem(name: str, space: InstanceSpace) -> str:
 
 
 def line_doubts(
-    space: InstanceSpace, readings: Sequence[Reading], reading: Reading, lines: Lines
+    space: InstanceSpace, readings: Sequence[Reading], reading: Reading, lines: Lines, seen: Listed
 ) -> list[Doubt]:
     """What the labels and confidences of all lines look like."""
-    if not lines.lines:
-        return []
-    if _swapped(space, lines):
-        return [
-            Doubt(
-                kind="instances",
-                message="labels and confidences look exchanged",
-                evidence=f"{lines.cut} of {lines.lines} labels are no whole numbers, and every confidence is "
-                "an id of the table",
-                fix="write each line as: mask.png labelID confidence",
-                certain=True,
-            )
-        ]
-    doubt = _other_ids(space, readings, reading, lines)
+    exchanged = judge_fields(seen)
+    if exchanged is not None:
+        return [exchanged]
+    doubt = _other_ids(space, readings, reading, lines) if lines.lines else None
     return [doubt] if doubt is not None else []
-
-
-def _swapped(space: InstanceSpace, lines: Lines) -> bool:
-    """Whether confidences are ids of the table, some of them beyond 1, and labels are fractions."""
-    ids = all(confidence in space.known_ids for confidence in lines.confidences)
-    return ids and max(lines.confidences) > 1 and lines.cut * 2 > lines.lines
 
 
 def _other_ids(
@@ -467,11 +451,12 @@ def look_at_lists(
     keys = {image.key: image.list_file or image.key for image in split.images}
     if side.source is None:
         keys = {image.key: image.key for image in split.images}
+    # With ground truth the masks say what labels mean.
+    of_lines = [] if side.is_listed else line_doubts(space, readings, reading, lines, split.listed)
     return Looked(
         keys=keys,
         endings=(suffix, space.gt_suffix),
-        # With ground truth the masks say what labels mean.
-        doubts=(*(() if side.is_listed else line_doubts(space, readings, reading, lines)), *doubts),
+        doubts=(*of_lines, *doubts),
         facts={**facts, **of_masks},
         notes=(*notes, *(note for note in split.notes if not side.is_listed)),
     )

@@ -45,9 +45,9 @@ def examine(
     `listed` has what its predictions say, and the images that are looked at. `images` are all images in
     batches: they are taken only while no instance of an evaluated class has been seen in a gt.
     """
-    swapped = _swapped(listed)
-    if swapped:
-        return [swapped]
+    exchanged = judge_fields(listed)
+    if exchanged is not None:
+        return [exchanged]
     few = listed.sample[:: max(1, len(listed.sample) // _FIRST_IMAGES)]
     first = _look(few, _FIRST_MASKS, means, sight)
     if (
@@ -96,13 +96,13 @@ def _look(images: Sequence[InstanceImage], masks: int, means: Means, sight: Sigh
     )
 
 
-def _swapped(listed: Listed) -> Doubt | None:
+def judge_fields(listed: Listed) -> Doubt | None:
     """Lists with the confidence before the label: fractions where labels are due, and labels after them."""
     if not listed.fractions or listed.swapped < _SWAPPED * listed.predictions:
         return None
     return Doubt(
         kind="order",
-        message="in the lists the confidence stands before the label",
+        message="labels and confidences are exchanged: in the lists the confidence stands before the label",
         evidence=f"in {listed.swapped} of {listed.predictions} lines the second field is a fraction and the "
         f"third is a label id; the first: {listed.first_swapped}",
         fix="write each line as `mask.png labelID confidence`",
